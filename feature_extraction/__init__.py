@@ -1,0 +1,1 @@
+"""Videos in, feature store out. Knows nothing of labels or training."""

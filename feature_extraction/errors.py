@@ -1,0 +1,19 @@
+"""Errors that a user can act on. The command line prints their message as one line and exits with `exit_code`."""
+
+
+class UserError(Exception):
+    """Bad usage, configuration or input: the message names the bad value, what is allowed, and what to do next."""
+
+    exit_code = 2
+
+
+class PartialFailure(UserError):
+    """The work is done except for some items, which the message (and `failures.jsonl`) names."""
+
+    exit_code = 3
+
+
+class RunFailure(UserError):
+    """The work could not be done although usage and configuration were right."""
+
+    exit_code = 1

@@ -1,0 +1,1 @@
+"""Weakly-supervised temporal action localization: which action happens from when to when, learnt from video labels."""

@@ -1,0 +1,5 @@
+import sys
+
+from wtal.cli import main
+
+sys.exit(main())

@@ -1,0 +1,68 @@
+"""The command `wtal`: one thin subcommand a stage, each in its own file under `wtal/commands`."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from feature_extraction.errors import UserError
+
+COMMANDS = {
+    # name: what `wtal --help` says of it. The code is wtal/commands/<name, - as _>.py, imported only when called.
+    "demo": "render a small world of videos, then extract, train, predict, evaluate and report on it",
+    "probe": "say what is in a video file, one line a file",
+    "extract": "videos to a feature store",
+    "train": "train from a feature store and video-level labels",
+    "predict": "a trained run to detections (ActivityNet JSON)",
+    "evaluate": "detections against ground truth: mAP under a named protocol",
+    "report": "a run as a folder of HTML pages",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code (0 done, 1 failed, 2 usage, 3 some items failed, 130/143 stopped)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="wtal",
+        description="Weakly-supervised temporal action localization.",
+        epilog="commands:\n" + "\n".join(f"  {name:12} {text}" for name, text in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
+    chosen = parser.parse_args(arguments[:1]).command
+    command = importlib.import_module(f"wtal.commands.{chosen.replace('-', '_')}")
+    subparser = argparse.ArgumentParser(prog=f"wtal {chosen}", description=command.__doc__)
+    command.add_arguments(subparser)
+    options = subparser.parse_args(arguments[1:])
+    previous = signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return command.run(options)
+    except UserError as error:
+        print(f"wtal {chosen}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"wtal {chosen}: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except _Terminated:
+        print(f"wtal {chosen}: terminated; the same command goes on from here", file=sys.stderr)
+        return 143
+    except BrokenPipeError:
+        # The reader of our standard output went away (`wtal ... | head`); nothing is wrong here.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised where the work is so that files in the making are cleaned up."""
+
+
+def _terminated(signum: int, frame: object) -> None:
+    raise _Terminated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""Frame and video scores of one video: what a trained branch says before anything is thresholded.
+
+Legend: T snippets, C classes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write
+from feature_extraction.grid import TimeGrid
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """Scores of one video by one branch. Kept in a run folder as `scores/<row>/<video id>.npz`."""
+
+    frame_TC: np.ndarray
+    """float32 `[T, C]`, probability of each class in each snippet, 0..1."""
+    video_C: np.ndarray
+    """float32 `[C]`, probability of each class in the video, 0..1."""
+    grid: TimeGrid
+    duration: float
+    """Seconds."""
+    attention_T: np.ndarray | None = None
+    """float32 `[T]`, class-agnostic actionness 0..1, where the branch has one."""
+
+    def __post_init__(self) -> None:
+        if self.frame_TC.ndim != 2 or self.video_C.shape != self.frame_TC.shape[1:]:
+            raise ValueError(f"frame_TC {self.frame_TC.shape} and video_C {self.video_C.shape} do not fit [T, C] and [C]")
+        if self.attention_T is not None and self.attention_T.shape != self.frame_TC.shape[:1]:
+            raise ValueError(f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}")
+
+    def save(self, path: Path) -> None:
+        """Write to an npz file, whole or not at all."""
+        arrays = {"frame_TC": self.frame_TC.astype(np.float32), "video_C": self.video_C.astype(np.float32)}
+        if self.attention_T is not None:
+            arrays["attention_T"] = self.attention_T.astype(np.float32)
+        time = np.array([self.grid.fps, self.grid.window, self.grid.stride, self.duration], dtype=np.float64)
+        with atomic_write(path) as stream:
+            np.savez(stream, time=time, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "VideoScores":
+        """Read what `save` wrote. Raises `UserError` for a missing or foreign file."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                fps, window, stride, duration = file["time"].tolist()
+                attention_T = file["attention_T"] if "attention_T" in file.files else None
+                grid = TimeGrid(fps, int(window), int(stride))
+                return cls(file["frame_TC"], file["video_C"], grid, duration, attention_T)
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such score file; run `wtal predict` first") from None
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f"{path}: not a score file of wtal ({error})") from None
