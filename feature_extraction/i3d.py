@@ -18,7 +18,7 @@ from feature_extraction.i3d_checkpoints import read_checkpoint, write_checkpoint
 
 SMALLEST_SIDE = 32  # five halvings: below this the last stages would see padding only
 
-# Output channels of the four branches: 1x1 | 1x1, 3x3x3 | 1x1, 3x3x3 | pool, 1x1 (Szegedy et al. 2015, table 1)
+# Output channels of the four branches: 1x1 | 1x1, 3x3x3 | 1x1, 3x3x3 | pool, 1x1 (Szegedy et al. 2015)
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -145,8 +145,8 @@ class I3D(nn.Module):
         """Average-pooled Mixed_5c, `[N, D]`.
 
         The ports pool by [2, 7, 7] with stride 1 and then average over time. Space is averaged whole here, so
-        any side from 32 works, and 224 gives the ports' numbers for any T from 9. Raises `UserError` for a clip
-        of another shape.
+        any side from 32 works, and 224 gives the ports' numbers for any T from 9. Raises `UserError` for a
+        clip of another shape.
         """
         if clip_NCTHW.ndim != 5 or clip_NCTHW.shape[1] != self.in_channels:
             raise UserError(
