@@ -159,10 +159,10 @@ class PoolingHead(nn.Module):
         pooled = self.operator(*inputs)
         return pooled if self.name == "attentional" else pooled._replace(frame_logit_BTC=frame_logit_BTC)
 
-    def regulariser(self) -> Tensor | float:
+    def regulariser(self) -> Tensor:
         """lambda * sum_c (exponent_c - neutral)^2, to be added to a loss that is a mean over videos and classes."""
         if self.exponent is None or self.exponent.weight == 0:
-            return 0.0
+            return torch.zeros(())
         return self.exponent.weight * (self.exponent.value_C - self.exponent.neutral).square().sum()
 
     def exponents(self) -> dict[str, Tensor]:
@@ -210,8 +210,6 @@ def make_pooling(name: str | PoolingSettings, num_classes: int, feature_dim: int
         )
     if kind.needs_features and feature_dim < 1:
         raise UserError(f"pooling {settings.name!r} needs the width of the frame features, got {feature_dim}")
-    if (settings.space or kind.space) == "logit" and settings.loss != "bag":
-        raise UserError(f"pooling.loss={settings.loss!r} needs frame probabilities; set pooling.space=prob or another head")
     exponent = None if kind.exponent is None else Exponent(num_classes, kind.exponent, settings)
     return PoolingHead(kind, kind.build(num_classes, feature_dim, settings), exponent, settings)
 

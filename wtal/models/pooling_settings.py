@@ -58,10 +58,6 @@ class PoolingSettings:
     """attentional: rank P of the second-order weight."""
     per_class_bottom_up: bool = False
     """attentional: a bottom-up map of its own for each class instead of one shared, class-agnostic map."""
-    loss: Literal["bag", "bag_instance"] = "bag"
-    """Heads in prob space: binary cross-entropy of the bag, or the bag+instance loss (Zhou et al., ICCVW 2017)."""
-    instance_weight: float = 0.5
-    """lambda of the bag+instance loss; under 1 / (2 ln 2) = 0.72 no positive bag can lower r."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.topk_ratio) and self.topk_ratio >= 1):
@@ -76,7 +72,7 @@ class PoolingSettings:
             raise UserError(f"pooling.space={self.space!r} is for topk and attentional only, not for {self.name!r}")
         if self.exponent_min is not None and self.exponent_max is not None and self.exponent_min > self.exponent_max:
             raise UserError(f"pooling.exponent_min {self.exponent_min} is over exponent_max {self.exponent_max}")
-        for name in ("regulariser", "instance_weight", "exponent_lr"):
+        for name in ("regulariser", "exponent_lr"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UserError(f"pooling.{name} must be a number of at least 0, got {value!r}")
