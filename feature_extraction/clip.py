@@ -204,7 +204,7 @@ def load_clip(
     """Build a CLIP model and read its weights.
 
     `model` is an open_clip name or the path of a JSON model config in open_clip's layout; `pretrained` is one
-    of the name's tags, the path of a weights file (safetensors, or a state dict of plain tensors), or None for
+    of the name's tags, the path of a weights file (safetensors or a state dict of tensors), or None for
     random weights. `offline` looks for a tag's weights in the local cache only.
 
     Raises `UserError` for unknown names, tags and files, for weights of another shape, and where the model's
@@ -226,7 +226,7 @@ def load_clip(
     wanted = transform.merge_preprocess_dict(transform.PreprocessCfg(), {**tag, **overrides})
     sides = np.unique(network.visual.image_size)
     if len(sides) != 1:
-        raise UserError(f"{model}: its images, {network.visual.image_size}, are not square; choose another model")
+        raise UserError(f"{model}: images of {sides} pixels are not square; choose another model")
     preprocessing = Preprocessing(
         size=int(sides[0]),
         mean=tuple(wanted["mean"]),

@@ -70,10 +70,11 @@ def find_tag(model: str, pretrained: str, config: dict[str, Any]) -> dict[str, A
     wanted, given = bool(tag.get("quick_gelu", False)), bool(config.get("quick_gelu", False))
     if wanted != given:
         right = f"{model}-quickgelu" if wanted else model.removesuffix("-quickgelu")
+        advice = repr(right) if right in open_clip.list_models() else "another model or other weights"
         names = {True: "QuickGELU", False: "GELU"}
         raise UserError(
             f"CLIP model {model!r} computes with {names[given]}, but the weights {pretrained!r} were trained "
-            f"with {names[wanted]}: features would be wrong; use {right!r}"
+            f"with {names[wanted]}: features would be wrong; use {advice}"
         )
     return tag
 
@@ -136,8 +137,8 @@ def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> N
         ) from None
     except StopIteration:
         raise UserError(f"{weights}: holds no weights") from None
-    except (RuntimeError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, OSError) as why:
-        reason = " ".join(str(why).split())[:300]
+    except (RuntimeError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, OSError) as e:
+        reason = " ".join(str(e).split())[:300]
         raise UserError(f"{weights}: these weights do not fit the CLIP model ({reason})") from None
 
 

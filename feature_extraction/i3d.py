@@ -58,13 +58,11 @@ class Unit(nn.Module):
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
         pads = [same_padding(size, self.kernel, self.stride) for size in x_NCTHW.shape[2:]]
-        before = tuple(pad[0] for pad in pads)
-        # The convolution pads evenly by itself, without a copy of its input; only the rest is padded here
-        rest = [end - start for start, end in pads]
-        if any(rest):
-            x_NCTHW = F.pad(x_NCTHW, (pads[2] + pads[1] + pads[0]))
-            before = (0, 0, 0)
-        x_NCTHW = F.conv3d(x_NCTHW, self.conv.weight, self.conv.bias, self.stride, before)
+        even = tuple(before for before, _ in pads)
+        if any(before != after for before, after in pads):
+            x_NCTHW, even = F.pad(x_NCTHW, pads[2] + pads[1] + pads[0]), (0, 0, 0)
+        # Even padding is left to the convolution, which needs no padded copy of its input
+        x_NCTHW = F.conv3d(x_NCTHW, self.conv.weight, self.conv.bias, self.stride, even)
         return F.relu(self.norm(x_NCTHW))
 
 
@@ -180,8 +178,9 @@ def load_i3d(path: Path | str, in_channels: int, device: torch.device | str = "c
             f"wanted {kind.get(in_channels, f'{in_channels} channels')}; give the other file"
         )
     width = header.get("width", stem.shape[0] / 64)
-    # Built without memory: every tensor comes from the file
-    with torch.device("meta"):
+    if not isinstance(width, (int, float)):
+        raise UserError(f"{path}: its metadata gives the width {width!r}, expected a number")
+    with torch.device("meta"):  # no time for random numbers that the file's replace
         model = I3D(in_channels, logits.shape[0], width)
     wanted = model.state_dict()
     for name, value in wanted.items():
@@ -193,8 +192,10 @@ def load_i3d(path: Path | str, in_channels: int, device: torch.device | str = "c
             )
     for name in wanted:
         state.setdefault(name, torch.zeros((), dtype=torch.long))
-    model.load_state_dict(state, strict=True, assign=True)
-    return model.requires_grad_(False).eval().to(device)
+    # Copied, not assigned: a mapped file's odd alignment would change the last bits of the results
+    model = model.to_empty(device=device)
+    model.load_state_dict(state, strict=True)
+    return model.requires_grad_(False).eval()
 
 
 def save_i3d(model: I3D, path: Path | str) -> None:

@@ -6,6 +6,7 @@ A layout is told by its keys, not by the file's suffix. Pickles are read with `w
 import json
 import pickle
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +102,16 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if start[8:9] == b"{":
         return _read_safetensors(path)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch warns of pickles that it refuses a moment later
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path}: not a plain file of tensors; a pickle that holds code or objects is not read"
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path}: not a weights file, or cut short ({str(error).splitlines()[0]})") from None
+        reason = " ".join(str(error).split())[:200] or "it ends early"
+        raise UserError(f"{path}: not a weights file, or cut short ({reason})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
