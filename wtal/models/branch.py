@@ -1,0 +1,103 @@
+"""What every branch says of a batch, whatever its architecture, and how scores become probabilities.
+
+Legend: B videos, T snippets, C classes, D feature width.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BranchOutput:
+    """One branch on one batch. Values at padded snippets are finite and mean nothing."""
+
+    logit_BTC: Tensor
+    """Frame scores before any squashing: what top-k pooling averages and what min-max normalisation sees."""
+    log_p_BTC: Tensor
+    """Log of the frame probability P."""
+    log_not_p_BTC: Tensor
+    """Log of 1 - P, computed without cancellation."""
+    feature_BTD: Tensor
+    """Frame features for the contrastive loss (7); not normalised."""
+    attention_BT: Tensor | None = None
+    """Class-agnostic actionness in 0..1, where the branch has one."""
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    """Whatever the branch's own loss needs besides; every tensor begins with B."""
+
+    @property
+    def p_BTC(self) -> Tensor:
+        """Frame probability, 0..1."""
+        return self.log_p_BTC.exp()
+
+    def map(self, function) -> "BranchOutput":
+        """The same output with `function` applied to every tensor (gathering over processes, detaching, ...)."""
+        changed = {
+            name: function(getattr(self, name))
+            for name in ("logit_BTC", "log_p_BTC", "log_not_p_BTC", "feature_BTD", "attention_BT")
+            if getattr(self, name) is not None
+        }
+        return replace(self, **changed, extra={name: function(value) for name, value in self.extra.items()})
+
+
+class Branch(Protocol):
+    """A network that scores snippets. `feature_dim` is the width of its `feature_BTD`."""
+
+    feature_dim: int
+
+    def __call__(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput: ...
+
+
+class CBPBranch(Branch, Protocol):
+    """A classification branch: it can also train itself from video labels and say which classes a video has."""
+
+    pair_sampling: bool
+    """Whether its own loss compares videos that share a class, so that batches should hold such pairs."""
+
+    def own_loss(
+        self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The warm-up loss, and its terms by name. `progress` is the share of the warm-up that is done, 0..1."""
+        ...
+
+    def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
+        """`[B, C]`, probability of each class in the video, 0..1."""
+        ...
+
+
+def squash(logit_BTC: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Log P and log(1 - P) of frame logits.
+
+    `sigmoid`: each class by itself, so that the two thresholds of (4) mean the same in every frame.
+    `softmax`: over classes, the other reading of the paper.
+    """
+    if kind == "sigmoid":
+        return F.logsigmoid(logit_BTC), F.logsigmoid(-logit_BTC)
+    if kind == "softmax":
+        log_p_BTC = F.log_softmax(logit_BTC, dim=-1)
+        return log_p_BTC, log_complement(log_p_BTC)
+    raise ValueError(f"frame activation {kind!r} is not one of 'sigmoid', 'softmax'")
+
+
+def log_complement(log_p: Tensor) -> Tensor:
+    """log(1 - p) from log p, finite and with finite gradient up to p = 1 - 1e-6."""
+    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+
+
+def attended(logit_BTC: Tensor, attention_BT: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Log P and log(1 - P) of the product of class probability and attention (CO2-Net, UM, DELU)."""
+    log_class_BTC, _ = squash(logit_BTC, kind)
+    log_p_BTC = log_class_BTC + attention_BT.clamp(min=1e-6).log()[..., None]
+    return log_p_BTC, log_complement(log_p_BTC)
+
+
+def masked_min_max(score_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    """Scores scaled to 0..1 per video and class over the real snippets; a constant score becomes 0."""
+    outside_BT1 = ~mask_BT[..., None]
+    low_B1C = score_BTC.masked_fill(outside_BT1, float("inf")).amin(dim=1, keepdim=True)
+    high_B1C = score_BTC.masked_fill(outside_BT1, float("-inf")).amax(dim=1, keepdim=True)
+    scaled_BTC = (score_BTC - low_B1C) / (high_B1C - low_B1C).clamp(min=1e-6)
+    return scaled_BTC.clamp(0, 1).masked_fill(outside_BT1, 0)

@@ -1,0 +1,91 @@
+"""Settings of the two branches. Where the paper is silent, the docstring of the field says what we decided."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from feature_extraction.errors import UserError
+from wtal.models.pooling_settings import PoolingSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class CBPSettings:
+    """The classification branch (I3D features in)."""
+
+    name: Literal["transformer", "convolution", "multiscale", "co2net", "um", "delu"] = "transformer"
+    """Architecture. `transformer` is the paper's; the last three are the published methods of Table 6."""
+    streams: tuple[str, ...] = ("rgb", "flow")
+    """Feature streams, joined side by side in this order."""
+    early_fusion: Literal["none", "average", "concatenation"] = "none"
+    """Feed the VLP's stream to this branch too (the fair-comparison baseline)."""
+    width: int = 512
+    """Feature width. Silent in the paper."""
+    layers: int = 1
+    """Transformer blocks. Silent in the paper."""
+    heads: int = 8
+    """Attention heads. Silent in the paper."""
+    window: int = 4
+    """Snippets to each side that attention sees; 0 is the whole video, where the frames learn the bag's label."""
+    kernel: int = 3
+    """Snippets under the convolution (`convolution` only)."""
+    dilations: tuple[int, ...] = (1, 2, 4)
+    """Dilations of the `multiscale` convolutions, in snippets."""
+    dropout_in: float = 0.5
+    """On the input features; the second guard of localisation."""
+    dropout_out: float = 0.6
+    """On the features before the classifier."""
+    input_norm: Literal["none", "standard", "l2"] = "none"
+    """Scale the input: by the training videos' mean and deviation per dimension, or to unit length."""
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    """Frame probability for pseudo-labels, distillation and test. Silent in the paper; sigmoid keeps (4)'s
+    thresholds meaningful frame by frame."""
+    um_margin: float = 100.0
+    """`um` only: magnitude that foreground features are pushed to; 100 fits Kinetics I3D features of width 2048."""
+    pooling: PoolingSettings = PoolingSettings()
+    """Frame scores to video score; `topk` is equation (1)."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise UserError(f"cbp.width {self.width} is not a multiple of cbp.heads {self.heads}")
+        if not self.streams:
+            raise UserError("cbp.streams is empty; name at least one feature stream, for example [rgb, flow]")
+        for name in ("dropout_in", "dropout_out"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"cbp.{name} must be in [0, 1), got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VLPSettings:
+    """The vision-language branch (CLIP embeddings in)."""
+
+    stream: str = "clip"
+    """Feature stream."""
+    text: Literal["learned", "template", "precomputed"] = "learned"
+    """Class texts: learnt prompts (the paper), a fixed sentence, or embeddings from a file."""
+    prompt_length: int = 16
+    """Learnt vectors before and after the class name."""
+    template: str = "a video of {}"
+    """Sentence for `text: template`, and for frozen CLIP (the raw VLP) in every case."""
+    text_embeddings: str | None = None
+    """npz file with `names` and `embeddings`, for `text: precomputed`."""
+    layers: int = 2
+    """Temporal transformer blocks."""
+    heads: int = 8
+    """Attention heads."""
+    window: int = 4
+    """Snippets to each side that attention sees; 0 is the whole video."""
+    dropout: float = 0.0
+    """Inside the temporal transformer."""
+    scale: float | None = None
+    """Factor on the cosine; none: CLIP's own (equation 3)."""
+    learn_scale: bool = True
+    """Train the factor."""
+    bias: Literal["learned", "none"] = "learned"
+    """`none` is equation (3) as printed; `learned` lets the sigmoid be a probability."""
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    """As in the CBP branch."""
+
+    def __post_init__(self) -> None:
+        if self.text == "precomputed" and not self.text_embeddings:
+            raise UserError("vlp.text is 'precomputed': set vlp.text_embeddings to an npz file with names and embeddings")
+        if self.prompt_length < 0:
+            raise UserError(f"vlp.prompt_length must not be negative, got {self.prompt_length}")

@@ -1,0 +1,61 @@
+"""The vision-language branch: frozen CLIP embeddings, a light temporal transformer, and class texts, (2) and (3).
+
+Legend: B videos, T snippets, C classes, D embedding width.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wtal.models.branch import BranchOutput, squash
+from wtal.models.layers import TransformerBlock
+
+
+class VLP(nn.Module):
+    """`P_vl = sigma(scale * cos(F_vid, F_txt) + bias)`, equation (3). Prompts and temporal layers are all that trains.
+
+    The temporal transformer begins as the identity, so that training starts from frozen CLIP. A cosine of CLIP lies
+    near 0.2 for every text, and CLIP's scale (100) was made for a softmax over classes; so that a sigmoid of it can
+    be a probability, a learnt bias starts at minus the scaled mean cosine that is handed in (`bias_start`), or the
+    bias is left out (`bias_start=None`), which is the equation as printed.
+    """
+
+    def __init__(
+        self,
+        text: nn.Module,
+        width: int,
+        layers: int,
+        heads: int,
+        window: int,
+        dropout: float,
+        scale: float,
+        learn_scale: bool,
+        bias_start: float | None,
+        activation: str,
+    ) -> None:
+        super().__init__()
+        self.text = text
+        self.feature_dim = width
+        self.activation = activation
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, heads, window, dropout, quiet_start=True) for _ in range(layers)
+        )
+        self.log_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learn_scale)
+        self.bias = nn.Parameter(torch.tensor(bias_start or 0.0), requires_grad=bias_start is not None)
+
+    def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
+        hidden_BTD = F.normalize(feature_BTD, dim=-1)
+        for block in self.blocks:
+            hidden_BTD = block(hidden_BTD, mask_BT)
+        cosine_BTC = F.normalize(hidden_BTD, dim=-1) @ F.normalize(self.text(), dim=-1).T
+        logit_BTC = self.log_scale.exp() * cosine_BTC + self.bias
+        return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
+
+    def video_probability(self, output: BranchOutput, mask_BT: Tensor, ratio: int = 8) -> Tensor:
+        """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`."""
+        score_BTC = output.logit_BTC.masked_fill(~mask_BT[..., None], float("-inf"))
+        probability_BC = [
+            score_TC.topk(max(1, -(-int(length) // ratio)), dim=0).values.mean(0).softmax(-1)
+            for score_TC, length in zip(score_BTC, mask_BT.sum(1), strict=True)
+        ]
+        return torch.stack(probability_BC)
