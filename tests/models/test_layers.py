@@ -1,0 +1,105 @@
+"""Locality, padding and permutation properties of the shared layers, against dense attention written plainly."""
+
+import math
+
+import pytest
+import torch
+
+from wtal.models.layers import BatchDropout, LocalAttention, MaskedConv1d, TransformerBlock, place_in_batch
+
+
+def dense_attention(layer: LocalAttention, x, mask, window):
+    """The same attention with a full T x T matrix, one head and one video at a time."""
+    B, T, D = x.shape
+    K = D // layer.heads
+    q, k, v = layer.project_in(x).chunk(3, dim=-1)
+    out = torch.zeros_like(x)
+    for b in range(B):
+        for h in range(layer.heads):
+            part = slice(h * K, (h + 1) * K)
+            score = q[b, :, part] @ k[b, :, part].T / math.sqrt(K)
+            for i in range(T):
+                for j in range(T):
+                    far = window and abs(i - j) > window
+                    if far or not mask[b, j]:
+                        score[i, j] = -1e9
+                    elif window:
+                        score[i, j] += layer.offset_bias_HW[h, j - i + window]
+            out[b, :, part] = score.softmax(-1) @ v[b, :, part]
+    return layer.project_out(out)
+
+
+@pytest.mark.parametrize("window,length", [(0, 7), (1, 7), (3, 7), (3, 9), (5, 4), (8, 8)])
+def test_local_attention_equals_dense_attention(window, length):
+    layer = LocalAttention(8, 2, window)
+    if window:
+        torch.nn.init.normal_(layer.offset_bias_HW)
+    x = torch.randn(2, length, 8)
+    mask = torch.arange(length)[None] < torch.tensor([[length], [length - 2]])
+    with torch.no_grad():
+        got, expected = layer(x, mask), dense_attention(layer, x, mask, window)
+    torch.testing.assert_close(got[mask], expected[mask], atol=1e-5, rtol=1e-5)
+
+
+def test_a_frame_beyond_the_window_has_no_influence():
+    block = TransformerBlock(8, 2, window=2).eval()
+    x = torch.randn(1, 12, 8, requires_grad=True)
+    mask = torch.ones(1, 12, dtype=torch.bool)
+    block(x, mask)[0, 6].sum().backward()
+    reach = x.grad[0].abs().sum(-1) > 0
+    assert reach.tolist() == [False] * 4 + [True] * 5 + [False] * 3
+
+
+def test_whole_video_attention_reaches_everything():
+    block = TransformerBlock(8, 2, window=0).eval()
+    x = torch.randn(1, 12, 8, requires_grad=True)
+    block(x, torch.ones(1, 12, dtype=torch.bool))[0, 6].sum().backward()
+    assert (x.grad[0].abs().sum(-1) > 0).all()
+
+
+def test_quiet_start_is_the_identity_and_can_learn():
+    block = TransformerBlock(8, 2, window=2, quiet_start=True)
+    x, mask = torch.randn(2, 5, 8), torch.ones(2, 5, dtype=torch.bool)
+    assert torch.equal(block(x, mask), x)
+    block(x, mask).square().sum().backward()
+    assert block.attention.project_out.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [lambda: TransformerBlock(8, 2, window=3), lambda: MaskedConv1d(8, 8, 3)])
+def test_padding_does_not_matter(make):
+    layer = make().eval()
+    x = torch.randn(1, 6, 8)
+    short = layer(x, torch.ones(1, 6, dtype=torch.bool))
+    padded_x = torch.cat([x, torch.full((1, 5, 8), 7.0)], dim=1)
+    padded = layer(padded_x, torch.arange(11)[None] < 6)[:, :6]
+    torch.testing.assert_close(short, padded, atol=1e-6, rtol=1e-5)
+
+
+def test_dropout_of_two_processes_is_that_of_one():
+    x = torch.ones(6, 4, 3)
+    whole = BatchDropout(0.5)
+    torch.manual_seed(5)
+    expected = whole(x)
+    parts = []
+    for rank in range(2):
+        part = BatchDropout(0.5)
+        place_in_batch(part, rank, 2)
+        torch.manual_seed(5)
+        parts.append(part(x[rank * 3 : rank * 3 + 3]))
+    assert torch.equal(torch.cat(parts), expected)
+    assert set(expected.unique().tolist()) == {0.0, 2.0}
+    assert torch.equal(whole.eval()(x), x)
+
+
+def test_dropout_keeps_the_mean():
+    torch.manual_seed(0)
+    assert BatchDropout(0.7)(torch.ones(1, 10000)).mean().item() == pytest.approx(1, abs=0.05)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(ValueError, match="multiple of heads"):
+        LocalAttention(10, 3, 2)
+    with pytest.raises(ValueError, match="odd"):
+        MaskedConv1d(4, 4, 2)
+    with pytest.raises(ValueError, match=r"\[0, 1\)"):
+        BatchDropout(1.0)
