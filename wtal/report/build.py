@@ -1,0 +1,134 @@
+"""The report: one folder of static pages that work from disk and behind any static server."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from tqdm import tqdm
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write
+from wtal.report.charts import line_chart
+from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
+from wtal.report.names import file_names, link
+from wtal.report.payload import video_script
+from wtal.report.strip import strip
+
+MARKER = "wtal-report"
+"""Name of the file that says a folder is a report, so that only our own folders are written over."""
+
+
+def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
+    """Write the report of `run` into the folder `out`; returns the path of its index page.
+
+    The pages link to the video files where they lie; with `bundle` the files are copied into `out/media`, so that the
+    folder can be moved or served alone. Raises `UserError` where `out` holds something that is no report.
+    """
+    out = Path(out)
+    _claim(out)
+    names = file_names(video.video_id for video in run.videos)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("wtal.report"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters |= {"clock": clock, "number": number, "percent": percent}
+    static = Path(__file__).parent / "static"
+    for name in ("report.css", "report.js", "timeline.js", "proposals.js"):
+        _write(out / "static" / name, (static / name).read_text(encoding="utf-8"))
+    page = environment.get_template("video.html.j2")
+    ordered = list(run.videos)
+    for position, video in enumerate(tqdm(ordered, desc="report", unit="video", disable=None)):
+        name = names[video.video_id]
+        media = _media(out, name, video, bundle)
+        _write(out / "data" / f"{name}.js", video_script(run, video, media))
+        neighbours = {
+            "previous": names[ordered[position - 1].video_id] if position else None,
+            "next": names[ordered[position + 1].video_id] if position + 1 < len(ordered) else None,
+        }
+        _write(out / "videos" / f"{name}.html",
+               page.render(run=run, video=video, name=name, media=media, root="../", **neighbours))
+    index = environment.get_template("index.html.j2")
+    _write(out / "index.html", index.render(
+        run=run, names=names, root="", results=results_table(run), charts=[line_chart(chart) for chart in run.charts],
+        strips={video.video_id: strip(video, run.classes) for video in run.videos},
+        has_truth=any(video.ground_truth is not None for video in run.videos),
+    ))
+    return out / "index.html"
+
+
+def results_table(run: ReportData) -> dict[str, Any]:
+    """Columns and rows of the results, best value of each column marked; empty without results."""
+    rows = [key for key in ROW_NAMES if key in run.results] + [key for key in run.results if key not in ROW_NAMES]
+    thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
+    columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
+    table = []
+    for key in rows:
+        result = run.results[key]
+        values = [(result.get("mAP") or {}).get(t) for t in thresholds]
+        values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
+        table.append((ROW_NAMES.get(key, key), values))
+    best = [max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)]
+    return {
+        "columns": columns,
+        "rows": [(name, [(v, v is not None and v == b) for v, b in zip(values, best, strict=True)]) for name, values in table],
+    }
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `m:ss.s` or `h:mm:ss`."""
+    minutes, rest = divmod(float(seconds), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{int(rest):02d}" if hours else f"{minutes}:{rest:04.1f}"
+
+
+def number(value: object) -> str:
+    """A table cell: floats with four digits that matter, None as a dash."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage with one decimal, None as a dash."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _claim(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: not a folder; name another place for the report")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
+        raise UserError(f"{out}: holds files and is no report of wtal; name an empty or new folder with --out")
+    if (out / MARKER).exists():
+        # Pages of videos that are no longer in the run would be stale; media is kept, copying it is the slow part.
+        for folder in ("data", "videos"):
+            shutil.rmtree(out / folder, ignore_errors=True)
+    _write(out / MARKER, "This folder was written by `wtal report` and is written over by it.\n")
+
+
+def _media(out: Path, name: str, video: ReportVideo, bundle: bool) -> str | None:
+    """URL of the video for a page in `out/videos`, or None where there is no file to play."""
+    if video.source is None or not video.source.is_file():
+        return None
+    if not bundle:
+        return link(video.source, out / "videos")
+    suffix = video.source.suffix.lower()
+    target = out / "media" / (name + (suffix if suffix[1:].isalnum() and suffix.isascii() else ""))
+    have, want = target.stat() if target.exists() else None, video.source.stat()
+    if have is None or (have.st_size, have.st_mtime_ns) != (want.st_size, want.st_mtime_ns):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.part")
+        shutil.copy2(video.source, temporary)
+        temporary.chmod(stat.S_IMODE(want.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
+        os.replace(temporary, target)
+    return link(target, out / "videos")
+
+
+def _write(path: Path, text: str | Markup) -> None:
+    # A lone surrogate in a label cannot be UTF-8: show the replacement sign rather than fail.
+    with atomic_write(path) as stream:
+        stream.write(str(text).encode("utf-8", "replace"))
+

@@ -1,0 +1,110 @@
+"""Line charts as inline SVG, so that they follow the page's colours, print sharply and need no script."""
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from wtal.report.data import Chart
+
+WIDTH, HEIGHT = 640, 240
+LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 34
+
+
+def line_chart(chart: Chart) -> Markup:
+    """`chart` as an SVG element. Colours come from the page's style sheet (classes `line-0` ... `line-7`)."""
+    steps = [s for curve in chart.curves for s in curve.steps] + [s for _, a, b in chart.phases for s in (a, b)]
+    values = [v for curve in chart.curves for v in curve.values if v is not None and math.isfinite(v)]
+    if not steps or not values:
+        return Markup("")
+    x_low, x_high = _spread(min(steps), max(steps))
+    y_low, y_high = (0.0, 1.0) if chart.unit_range else _spread(min(0.0, *values), max(values))
+    y_ticks = ticks(y_low, y_high, 5)
+    if not chart.unit_range:
+        y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
+
+    def x_at(step: float) -> float:
+        return LEFT + (step - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+
+    def y_at(value: float) -> float:
+        return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, chart.title)
+    ]
+    for number, (name, start, end) in enumerate(chart.phases):
+        width = max(0.0, x_at(end) - x_at(start))
+        parts.append(
+            Markup('<rect class="phase phase-{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
+                number % 2, x_at(start), TOP, width, HEIGHT - TOP - BOTTOM, name
+            )
+        )
+        if width > 7 * len(name):
+            parts.append(
+                Markup('<text class="phase-name" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                    x_at(start) + width / 2, TOP - 8, name
+                )
+            )
+    for tick in y_ticks:
+        parts.append(
+            Markup(
+                '<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
+                '<text x="{}" y="{:.1f}" text-anchor="end">{}</text>'
+            ).format(LEFT, WIDTH - RIGHT, y_at(tick), y_at(tick), LEFT - 6, y_at(tick) + 4, f"{tick:g}")
+        )
+    for tick in (tick for tick in ticks(x_low, x_high, 6) if x_low <= tick <= x_high):
+        parts.append(
+            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x_at(tick), HEIGHT - BOTTOM + 18, f"{tick:g}"
+            )
+        )
+    for number, curve in enumerate(chart.curves):
+        points = [
+            (x_at(step), None if value is None or not math.isfinite(value) else y_at(value))
+            for step, value in zip(curve.steps, curve.values, strict=True)
+        ]
+        parts.append(_line(number, curve.name, points))
+    parts.append(Markup("</svg>"))
+    return Markup("").join(parts) + _legend(chart)
+
+
+def _line(number: int, name: str, points: Sequence[tuple[float, float | None]]) -> Markup:
+    runs: list[list[tuple[float, float]]] = [[]]
+    for x, y in points:
+        if y is None:
+            runs.append([])
+        else:
+            runs[-1].append((x, y))
+    parts = [Markup('<g class="line-{}"><title>{}</title>').format(number % 8, name)]
+    for run in runs:
+        if len(run) == 1 or len(points) <= 12:
+            for x, y in run:
+                parts.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x, y))
+        if len(run) > 1:
+            parts.append(Markup('<polyline points="{}"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in run)))
+    parts.append(Markup("</g>"))
+    return Markup("").join(parts)
+
+
+def _legend(chart: Chart) -> Markup:
+    items = Markup("").join(
+        Markup('<li><svg class="key" viewBox="0 0 20 6" aria-hidden="true"><g class="line-{}"><polyline points="0,3 20,3"/>'
+               "</g></svg>{}</li>").format(number % 8, curve.name)
+        for number, curve in enumerate(chart.curves)
+    )
+    return Markup('<ul class="legend">{}</ul><p class="axes">{} over training steps</p>').format(items, escape(chart.y_label))
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart) that span low..high."""
+    raw = (high - low) / max(1, count - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.ceil(high / step - 1e-9)
+    found = [round(k * step, 12) for k in range(first, last + 1)]
+    return [tick for tick in found if low - 1e-9 * step <= tick <= high + step * 0.999]
+
+
+def _spread(low: float, high: float) -> tuple[float, float]:
+    return (low, high) if high > low else (low, low + 1.0)
