@@ -1,0 +1,127 @@
+"""Metrics of video-level scores: GAP@20, hit@1, PERR as google/youtube-8m defines them, and video mAP.
+
+Ties are pessimistic everywhere: at equal scores the negatives come first, so that a constant score earns what it
+deserves and no result hangs on the order of the rows. (The reference shuffles ties with a fixed seed.)
+Legend: N videos, C classes, K the kept classes of a video.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from feature_extraction.errors import UserError
+
+
+@dataclass(frozen=True)
+class TaggingResult:
+    """All of them, 0..1."""
+
+    gap: float
+    hit_at_1: float
+    perr: float
+    video_map: float
+    """Mean over the classes that have positives of the average precision over all videos (FCVID, CCV style)."""
+    map_top20: float
+    """The same where each video only offers its 20 highest classes (YouTube-8M's mAP)."""
+    top_k: int
+    videos: int
+
+    def as_dict(self) -> dict[str, float]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:
+    """Every metric of this module. Raises `UserError` for shapes that differ, scores that are not finite, no positive."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    return TaggingResult(
+        global_average_precision(score_NC, label_NC, top_k),
+        hit_at_one(score_NC, label_NC),
+        precision_at_equal_recall_rate(score_NC, label_NC),
+        video_map(score_NC, label_NC),
+        video_map(score_NC, label_NC, top_k),
+        top_k,
+        len(score_NC),
+    )
+
+
+def global_average_precision(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> float:
+    """GAP@k: every video keeps its k highest classes; all kept pairs of all videos form one ranked list.
+
+    GAP = sum_i precision(i) rel(i) / M, M being all positives of the set, also those that no video kept.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    kept_NC = _kept(score_NC, label_NC, top_k)
+    return _average_precision(score_NC[kept_NC], label_NC[kept_NC], int(label_NC.sum()))
+
+
+def hit_at_one(score_NC: np.ndarray, label_NC: np.ndarray) -> float:
+    """Share of videos whose highest class is one of their labels; a video without labels is a miss."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    return float(label_NC[np.arange(len(label_NC)), _ranked(score_NC, label_NC)[:, 0]].mean())
+
+
+def precision_at_equal_recall_rate(score_NC: np.ndarray, label_NC: np.ndarray) -> float:
+    """PERR: precision among a video's n highest classes, n being how many labels it has; mean over videos.
+
+    As in the reference, classes with a score of 0 do not count as hits, and a video without labels counts 0.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    order_NC = _ranked(score_NC, label_NC)
+    count_N = label_NC.sum(axis=1)
+    within_NC = np.arange(label_NC.shape[1]) < count_N[:, None]
+    hit_NC = np.take_along_axis(label_NC & (score_NC > 0), order_NC, axis=1) & within_NC
+    return float((hit_NC.sum(axis=1) / np.maximum(count_N, 1)).mean())
+
+
+def video_map(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int | None = None) -> float:
+    """Non-interpolated average precision of each class over the videos, mean over classes with a positive.
+
+    With `top_k` each video offers only its k highest classes, and positives outside of them stay unfound.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    ap_C = average_precision_per_class(score_NC, label_NC, top_k)
+    return float(np.nanmean(ap_C))
+
+
+def average_precision_per_class(
+    score_NC: np.ndarray, label_NC: np.ndarray, top_k: int | None = None
+) -> np.ndarray:
+    """`[C]`, NaN for classes without a positive."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    kept_NC = np.ones_like(label_NC) if top_k is None else _kept(score_NC, label_NC, top_k)
+    ap_C = np.full(label_NC.shape[1], np.nan)
+    for c in np.flatnonzero(label_NC.any(axis=0)):
+        kept_N = kept_NC[:, c]
+        ap_C[c] = _average_precision(score_NC[kept_N, c], label_NC[kept_N, c], int(label_NC[:, c].sum()))
+    return ap_C
+
+
+def _average_precision(score: np.ndarray, label: np.ndarray, positives: int) -> float:
+    order = np.lexsort((label, -score))
+    hit = label[order]
+    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
+    return float(precision[hit].sum() / positives)
+
+
+def _ranked(score_NC: np.ndarray, label_NC: np.ndarray) -> np.ndarray:
+    return np.lexsort((label_NC, -score_NC), axis=1)
+
+
+def _kept(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int) -> np.ndarray:
+    if top_k < 1:
+        raise UserError(f"top_k must be at least 1, got {top_k}")
+    kept_NC = np.zeros(score_NC.shape, bool)
+    np.put_along_axis(kept_NC, _ranked(score_NC, label_NC)[:, :top_k], True, axis=1)
+    return kept_NC
+
+
+def _checked(score_NC: np.ndarray, label_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    score_NC, label_NC = np.asarray(score_NC, np.float64), np.asarray(label_NC) > 0
+    if score_NC.ndim != 2 or score_NC.shape != label_NC.shape:
+        raise UserError(f"scores {score_NC.shape} and labels {label_NC.shape} must both be [videos, classes]")
+    if not np.isfinite(score_NC).all():
+        raise UserError("scores must be finite numbers")
+    if not label_NC.any():
+        raise UserError("no video has a label: nothing to measure")
+    return score_NC, label_NC

@@ -1,0 +1,53 @@
+"""Frame scores to sound events: threshold, median filter, join. Times are seconds.
+
+Legend: T frames, C classes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+from feature_extraction.errors import UserError
+from wtal.datasets.annotations import Detection
+
+
+def events_from_scores(
+    score_TC: np.ndarray,
+    classes: Sequence[str],
+    frame_seconds: float,
+    *,
+    threshold: float = 0.5,
+    median_seconds: float | Sequence[float] = 0.5,
+    active: np.ndarray | None = None,
+    duration: float | None = None,
+) -> list[Detection]:
+    """Events of one clip from frame probabilities `[T, C]`, frame t covering [t, t + 1) * `frame_seconds`.
+
+    Frames at or over `threshold` are on; a median filter of `median_seconds` (one value, or one per class; rounded
+    to an odd number of frames, 1 switches it off) drops short runs and fills short gaps; runs become events, scored
+    by their highest frame. `active` (bool `[C]`) limits them to classes found at clip level. Ends are cut at
+    `duration`.
+    """
+    score_TC = np.asarray(score_TC)
+    if score_TC.ndim != 2 or score_TC.shape[1] != len(classes):
+        raise UserError(f"scores {score_TC.shape} do not fit {len(classes)} classes")
+    median_C = np.broadcast_to(np.asarray(median_seconds, float), (len(classes),))
+    if (median_C < 0).any() or frame_seconds <= 0:
+        raise UserError("median_seconds must not be negative, and frame_seconds must be positive")
+    events = []
+    for c, label in enumerate(classes):
+        if active is not None and not active[c]:
+            continue
+        on_T = (score_TC[:, c] >= threshold).astype(np.int8)
+        width = 2 * int(round(median_C[c] / frame_seconds) // 2) + 1
+        if width > 1:
+            on_T = median_filter(on_T, size=width, mode="constant")
+        edges = np.flatnonzero(np.diff(on_T, prepend=0, append=0))
+        for start, end in edges.reshape(-1, 2):
+            last = end * frame_seconds if duration is None else min(end * frame_seconds, duration)
+            if last > start * frame_seconds:
+                events.append(
+                    Detection(float(start * frame_seconds), float(last), label, float(score_TC[start:end, c].max()))
+                )
+    return events
