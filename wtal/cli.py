@@ -14,6 +14,8 @@ COMMANDS = {
     "demo": "render a small world of videos, then extract, train, predict, evaluate and report on it",
     "probe": "say what is in a video file, one line a file",
     "extract": "videos to a feature store",
+    "weights": "public network weights: where they are, download, verify",
+    "convert": "features or annotations of other projects into this one's formats",
     "train": "train from a feature store and video-level labels",
     "predict": "a trained run to detections (ActivityNet JSON)",
     "evaluate": "detections against ground truth: mAP under a named protocol",
