@@ -66,14 +66,25 @@ class Preprocessing:
         else:
             target = (int(self.size * height / width), self.size)
         if target != (height, width):
-            # The 8-bit kernel, which rounds between the two passes as PIL does, exists on the CPU only
-            source = rgb_NCHW if rgb_NCHW.device.type == "cpu" else rgb_NCHW.float()
-            resized = F.interpolate(source, target, mode=self.interpolation, antialias=True)
-            rgb_NCHW = resized if source.dtype == torch.uint8 else resized.round().clamp(0, 255)
+            if rgb_NCHW.device.type == "cpu":
+                rgb_NCHW = F.interpolate(rgb_NCHW, target, mode=self.interpolation, antialias=True)
+            else:
+                rgb_NCHW = resize_like_8_bit(rgb_NCHW, target, self.interpolation)
         top, left = (int(round((side - self.size) / 2.0)) for side in target)
         rgb_NCHW = rgb_NCHW[:, :, top : top + self.size, left : left + self.size].float().div(255)
         mean, std = (rgb_NCHW.new_tensor(values).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (rgb_NCHW - mean) / std
+
+
+def resize_like_8_bit(rgb_NCHW: Tensor, target: tuple[int, int], interpolation: str) -> Tensor:
+    """uint8 frames resized to float32 of whole levels 0..255, for devices that have no 8-bit kernel.
+
+    Along rows, rounded, then along columns, rounded: as the 8-bit kernels of torch and PIL do it.
+    """
+    for size in ((rgb_NCHW.shape[2], target[1]), target):
+        resized = F.interpolate(rgb_NCHW.float(), size, mode=interpolation, antialias=True)
+        rgb_NCHW = resized.round().clamp(0, 255)
+    return rgb_NCHW
 
 
 class FrozenClip:

@@ -5,8 +5,10 @@ import functools
 import gzip
 import importlib
 import json
+import os
 import pickle
 import tempfile
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +19,7 @@ from torch import nn
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import read_json
+from feature_extraction.weights import VARIABLE
 
 FULL_VOCABULARY = 49408  # CLIP's byte-pair vocabulary: 512 byte symbols, 48,894 merges, 2 marks
 SMALLEST_VOCABULARY = 514  # no merges at all: every byte is a token
@@ -80,7 +83,11 @@ def find_tag(model: str, pretrained: str, config: dict[str, Any]) -> dict[str, A
 
 
 def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool) -> Path:
-    """The weights file of a tag, from the local cache or (unless `offline`) over the net."""
+    """A tag's file: `$WTAL_WEIGHTS/<model>-<tag>.*`, else open_clip's cache, else (not `offline`) the net."""
+    if folder := os.environ.get(VARIABLE):
+        for suffix in (".safetensors", ".pt", ".bin"):
+            if (path := Path(folder) / f"{model}-{pretrained}{suffix}").is_file():
+                return path
     if offline:
         repository, _, file = tag.get("hf_hub", "").rpartition("/")
         hub = importlib.import_module("huggingface_hub")
@@ -90,7 +97,7 @@ def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool) -
                 return Path(path)
         raise RunFailure(
             f"the weights {pretrained!r} of {model} are not in the local cache, and downloads are off; "
-            "give a file's path"
+            f"give a file's path, or put it into ${VARIABLE} as {model}-{pretrained}.safetensors"
         )
     try:
         return Path(import_open_clip().pretrained.download_pretrained(tag))
@@ -98,7 +105,7 @@ def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool) -
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunFailure(
             f"the weights {pretrained!r} of {model} could not be fetched ({reason}); "
-            "fetch them elsewhere and give the file's path"
+            f"give a file's path, or put it into ${VARIABLE} as {model}-{pretrained}.safetensors"
         ) from None
 
 
@@ -129,13 +136,15 @@ def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> N
         raise UserError(f"{weights}: give CLIP weights as safetensors or as a PyTorch state dict")
     _check_activation(weights, config)
     try:
-        import_open_clip().load_checkpoint(network, str(weights), strict=True, weights_only=True)
+        with warnings.catch_warnings():  # torch warns of pickles that it refuses a moment later
+            warnings.simplefilter("ignore")
+            import_open_clip().load_checkpoint(network, str(weights), strict=True, weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{weights}: not a plain file of tensors; a pickle that holds code or objects is not read; "
             "take the safetensors file"
         ) from None
-    except StopIteration:
+    except (StopIteration, EOFError):
         raise UserError(f"{weights}: holds no weights") from None
     except (RuntimeError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, OSError) as e:
         reason = " ".join(str(e).split())[:300]
