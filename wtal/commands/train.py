@@ -1,0 +1,24 @@
+"""Train both branches from a feature store and video-level labels, into a run folder; a killed run goes on."""
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name (sandbox)")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, for example optimizer.lr=1e-4")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration and stop")
+
+
+def run(options: argparse.Namespace) -> int:
+    from wtal.config import load_config
+    from wtal.strict import dump
+
+    config = load_config(options.config, options.overrides)
+    if options.print_config:
+        print(dump(config), end="")
+        return 0
+    from wtal.training.run import train
+
+    folder, excluded = train(config)
+    print(folder.path)
+    return 3 if excluded else 0

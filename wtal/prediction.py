@@ -1,0 +1,132 @@
+"""`wtal predict` as functions: scores of a run's rows, detections of one of them, and their measure where truth is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from feature_extraction.errors import PartialFailure, UserError
+from feature_extraction.files import write_json
+from wtal.config import Config
+from wtal.datasets.annotations import AnnotationSet, Detection, write_predictions
+from wtal.datasets.features import FeatureSet
+from wtal.datasets.load import load_annotations
+from wtal.inference.detect import detect
+from wtal.inference.scores import VideoScores
+from wtal.runs import ROWS, RunFolder
+from wtal.scoring import load_row, row_sources, score_row, write_scores
+from wtal.strict import build, override, plain
+from wtal.summary import measure, summary_of
+from wtal.training.assemble import Branches, build_branches, open_features, pick_device
+from wtal.training.split import evaluation_split, training_split
+
+
+def changed(config: Config, overrides: Sequence[str]) -> Config:
+    """A run's configuration with changes that prediction may make: `inference.*`, `evaluation.*`, `training.device`."""
+    for assignment in overrides:
+        if not assignment.startswith(("inference.", "evaluation.", "training.device=")):
+            raise UserError(f"{assignment!r}: prediction takes inference.*, evaluation.* and training.device only")
+    return build(Config, override(plain(config), overrides))
+
+
+def _assemble(config: Config, features: FeatureSet) -> tuple[AnnotationSet, Branches]:
+    annotations = load_annotations(config.data)
+    # the training split only shapes what is loaded over anyway (statistics, bias); checkpoints hold the real values
+    split = training_split(annotations, features, config.data)
+    return annotations, build_branches(config, features, annotations.classes, split.train)
+
+
+def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], store: Path | None) -> int:
+    """Score all rows on the evaluation videos, write the detections of `row` to `out`, and measure what can be.
+
+    `summary.json` and `predictions.json` in the run folder are written too (for the settings as they are after
+    `overrides`). Returns 0, or 3 where evaluation videos have no features (with `data.missing: skip`).
+    """
+    config = changed(run.config(), overrides)
+    check_row(config, row)
+    features = open_features(config, store)
+    annotations, branches = _assemble(config, features)
+    ids, missing = evaluation_split(annotations, features, config.data)
+    device = pick_device(config.training.device)
+    write_scores(config, run, branches, features, ids, device)
+    rows = {name: load_scores(run, name, ids) for name in row_sources(config)}
+    detections = detections_of(config, annotations.classes, rows[row], rows.get("vlp") or rows.get("vlp_raw"))
+    write_predictions(out, detections, details=f"wtal, row {row}")
+    if row == "ours" and out.resolve() != run.predictions.resolve():
+        write_predictions(run.predictions, detections, details=f"wtal, row {row}")
+    summarise(config, run, annotations, ids, rows)
+    if missing:
+        raise PartialFailure(
+            f"{len(missing)} evaluation videos have no features ({', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}); the others are in {out}"
+        )
+    return 0
+
+
+def check_row(config: Config, row: str) -> None:
+    """Raise `UserError` for a row that this run does not have."""
+    sources = row_sources(config)
+    if row not in sources:
+        raise UserError(f"row {row!r} is not one of this run's: {', '.join(sources)}")
+
+
+def load_scores(run: RunFolder, row: str, ids: Sequence[str]) -> dict[str, VideoScores]:
+    """A row's written scores by video id."""
+    return {video_id: VideoScores.load(run.scores(row, video_id)) for video_id in ids}
+
+
+def detections_of(
+    config: Config,
+    classes: Sequence[str],
+    scores: dict[str, VideoScores],
+    other: dict[str, VideoScores] | None,
+) -> dict[str, list[Detection]]:
+    """Detections of every video of `scores`; `other` is the branch to fuse with, where the settings say so."""
+    return {
+        video_id: detect(own, classes, config.inference, other[video_id] if other else None)
+        for video_id, own in scores.items()
+    }
+
+
+def summarise(
+    config: Config, run: RunFolder, annotations: AnnotationSet, ids: Sequence[str], rows: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Measure all rows on the videos with segments and write summary.json; None where nobody annotated segments."""
+    videos = {video_id: annotations.videos[video_id] for video_id in ids if annotations.videos[video_id].instances}
+    if not videos:
+        return None
+    truth = AnnotationSet(annotations.classes, videos)
+    other = rows.get("vlp") or rows.get("vlp_raw")
+    measured = {row: measure(config, truth, rows[row], other) for row in ROWS if row in rows}
+    summary = summary_of(config, truth, measured)
+    write_json(run.summary, summary)
+    return summary
+
+
+def predict_videos(
+    run: RunFolder, videos: Sequence[Path], out: Path, row: str, overrides: Sequence[str], store: Path | None
+) -> int:
+    """Extract features of new videos with the run's extraction settings and write their detections to `out`.
+
+    Features are kept beside the run (`features-new/`) so that a second call is quick. Videos that cannot be read are
+    named by a `PartialFailure` after the others are written.
+    """
+    from feature_extraction.pipeline import extract
+    from wtal.shipped import resolve
+
+    config = changed(run.config(), overrides)
+    check_row(config, row)
+    place = store or run.path / "features-new"
+    extraction = extract(list(videos), place, config.extraction, resolve=resolve)
+    features = open_features(config, place)
+    annotations = load_annotations(config.data)
+    trained = open_features(config)
+    split = training_split(annotations, trained, config.data)
+    branches = build_branches(config, trained, annotations.classes, split.train)
+    source = row_sources(config)[row]
+    device = pick_device(config.training.device)
+    branch = load_row(run, source, branches).to(device)
+    scored = dict(score_row(branch, source.rule, features, sorted(extraction.done), device, ROWS[row]))
+    write_predictions(out, detections_of(config, annotations.classes, scored, None), details=f"wtal, row {row}")
+    if extraction.failed:
+        raise PartialFailure(f"{len(extraction.failed)} videos could not be read: {', '.join(extraction.failed)}")
+    return 0

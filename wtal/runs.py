@@ -1,0 +1,171 @@
+"""The run folder: what was asked (`config.yaml`), what it ran on (`manifest.json`), what happened (`metrics.jsonl`).
+
+    runs/<name>/config.yaml  manifest.json  metrics.jsonl  checkpoints/  scores/<row>/  predictions.json
+                summary.json  report/index.html
+"""
+
+import datetime
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+import yaml
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
+from feature_extraction.store import encode_id
+from wtal.config import Config
+from wtal.strict import build, dump, plain
+
+PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
+
+# what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
+BESIDE = ("world", "features", "manifest.json", "log.txt")
+
+ROWS = {
+    # row: what reports call it
+    "cbp_warmup": "CBP after warm-up",
+    "vlp_raw": "VLP (frozen CLIP)",
+    "vlp": "VLP after the last B step",
+    "ours": "ours",
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and reading and writing of the small files in it."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def scores(self, row: str, video_id: str) -> Path:
+        """File of one video's frame scores by one row of `ROWS`."""
+        return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
+
+    def config(self) -> Config:
+        """The configuration that this run was started with."""
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{self.path}: no config.yaml; this is not a run folder (`wtal train` makes one)")
+        return build(Config, yaml.safe_load(file.read_text(encoding="utf-8")))
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / "manifest.json")
+
+    def open(self, config: Config, inputs: Mapping[str, str]) -> bool:
+        """Start this run, or go on with it; returns True where it goes on.
+
+        `inputs` names what the run reads by its hash (annotations, feature streams, weights). A folder that holds
+        another configuration, other inputs or foreign files is refused with the first difference.
+        """
+        if (self.path / "config.yaml").is_file():
+            self._check_same(config, inputs)
+            return True
+        if self.path.is_dir() and any(entry.name not in BESIDE for entry in self.path.iterdir()):
+            raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with out=FOLDER")
+        write_json(self.path / "manifest.json", manifest(config, inputs))
+        # last, because config.yaml is the mark of a started run
+        with atomic_write(self.path / "config.yaml", "w") as stream:
+            stream.write(dump(config))
+        return False
+
+    def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
+        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        difference = first_difference(before, plain(config))
+        if difference is None:
+            known = self.manifest()["inputs"]
+            difference = first_difference(known, dict(inputs), "inputs")
+        if difference:
+            raise UserError(f"{self.path} holds another run ({difference}); choose another folder with out=FOLDER")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with open(self.metrics, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; a line that a kill cut short is left out."""
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
+        return [json.loads(line) for line in lines if line]
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics of steps after `step`, which a resumed run will write again."""
+        kept = [record for record in self.records() if record["step"] <= step]
+        with atomic_write(self.metrics, "w") as stream:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+
+
+def first_difference(before: Any, after: Any, where: str = "") -> str | None:
+    """The first place where two nested mappings differ, in words; None where they are equal."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in [*before, *(key for key in after if key not in before)]:
+            inner = first_difference(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
+            if inner:
+                return inner
+        return None
+    return None if before == after else f"{where} was {before!r}, now {after!r}"
+
+
+def manifest(config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What a reader needs to make the run again: versions, git state, seed, hashes of everything that went in."""
+    return {
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("wtal", *PACKAGES)},
+        "git": _git_state(),
+        "inputs": dict(inputs),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+def file_input(path: Path) -> str:
+    """Identity of an input file for the manifest. Raises `UserError` where there is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return f"sha256:{sha256_file(path)}"

@@ -1,0 +1,94 @@
+"""A run's checkpoints to frame and video scores, one file a video and row; what is there already is not made again.
+
+Rows: the CBP branch after warm-up, frozen CLIP, the VLP branch after its last B phase, and the CBP branch at the end.
+
+Legend: T snippets, C classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from tqdm import tqdm
+
+from wtal.config import Config
+from wtal.datasets.features import FeatureSet
+from wtal.inference.scores import VideoScores
+from wtal.models.build import StreamedBranch
+from wtal.runs import ROWS, RunFolder
+from wtal.training.assemble import Branches
+from wtal.training.checkpoint import load_checkpoint
+from wtal.training.schedule import Phase, plan
+from wtal.training.teacher import frame_scores, score_videos
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """Where a row's scores come from: a phase's checkpoint (none: frozen CLIP), a branch, and the score rule."""
+
+    checkpoint: str | None
+    branch: str
+    rule: str
+
+
+def row_sources(config: Config) -> dict[str, RowSource]:
+    """The rows that this run's strategy has, with their sources.
+
+    Scores of a branch that no pseudo-label ever taught have no calibrated zero: they are min-max scaled, as
+    `pseudo_labels.first` says. The others are probabilities, as `pseudo_labels.later` says.
+    """
+    phases = plan(config.schedule)
+    first, later = config.pseudo_labels.first, config.pseudo_labels.later
+    sources = {
+        "cbp_warmup": RowSource("warmup", "cbp", first),
+        "vlp_raw": RowSource(None, "raw_vlp", first),
+    }
+    if last_b := _last(phases, "B"):
+        sources["vlp"] = RowSource(last_b.name, "vlp", later)
+    if last_f := _last(phases, "F"):
+        sources["ours"] = RowSource(last_f.name, "cbp", later)
+    else:
+        # without an F phase the CBP branch of the end is the warmed-up one
+        sources["ours"] = sources["cbp_warmup"]
+    return {row: sources[row] for row in ROWS if row in sources}
+
+
+def _last(phases: Sequence[Phase], kind: str) -> Phase | None:
+    return next((phase for phase in reversed(phases) if phase.kind == kind), None)
+
+
+def load_row(run: RunFolder, source: RowSource, branches: Branches) -> StreamedBranch:
+    """The branch of a row with its checkpoint's weights, in evaluation mode."""
+    branch = getattr(branches, source.branch)
+    if source.checkpoint is not None:
+        branch.load_state_dict(load_checkpoint(run.checkpoints / f"{source.checkpoint}.pt")[source.branch])
+    return branch.eval()
+
+
+def score_row(
+    branch: StreamedBranch, rule: str, features: FeatureSet, ids: Sequence[str], device: torch.device, name: str = ""
+) -> Iterator[tuple[str, VideoScores]]:
+    """Scores of each video of `ids` by one branch, one video in memory at a time."""
+    scored = score_videos(branch, features, ids, device)
+    for video_id, (output, mask_BT) in zip(ids, tqdm(scored, name, len(ids), unit="video", disable=None), strict=True):
+        attention_BT = output.attention_BT
+        yield video_id, VideoScores(
+            frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
+            video_C=branch.branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
+            grid=features.grid,
+            duration=features.duration(video_id),
+            attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),
+        )
+
+
+def write_scores(
+    config: Config, run: RunFolder, branches: Branches, features: FeatureSet, ids: Sequence[str], device: torch.device
+) -> None:
+    """Score all rows of a run into its `scores/` folder; videos that are there already are skipped."""
+    for row, source in row_sources(config).items():
+        missing = [video_id for video_id in ids if not run.scores(row, video_id).is_file()]
+        if not missing:
+            continue
+        branch = load_row(run, source, branches).to(device)
+        for video_id, scores in score_row(branch, source.rule, features, missing, device, ROWS[row]):
+            scores.save(run.scores(row, video_id))

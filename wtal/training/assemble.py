@@ -1,0 +1,117 @@
+"""From a configuration to built parts: features, annotations, branches. Nothing here trains or predicts.
+
+Legend: N videos, C classes, D feature width.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feature_extraction.clip import FrozenClip, load_clip
+from feature_extraction.errors import UserError
+from wtal.config import Config
+from wtal.datasets.features import FeatureSet
+from wtal.models.build import StreamedBranch, build_cbp, build_raw_vlp, build_vlp, fixed_text
+from wtal.shipped import resolve
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The networks of a run. `raw_vlp` is frozen CLIP with a fixed text."""
+
+    cbp: StreamedBranch
+    vlp: StreamedBranch
+    raw_vlp: StreamedBranch
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `training.device` means. Raises `UserError` for one that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"training.device {name!r} cannot be used ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def needed_streams(config: Config) -> tuple[str, ...]:
+    """Feature streams that the two branches read."""
+    return tuple(dict.fromkeys((*config.cbp.streams, config.vlp.stream)))
+
+
+def build_branches(config: Config, features: FeatureSet, classes: Sequence[str], train_ids: Sequence[str]) -> Branches:
+    """Both branches with fresh weights drawn from the seed, and frozen CLIP.
+
+    The text tower is loaded only where texts are not precomputed.
+    """
+    torch.manual_seed(config.seed)
+    dims = features.dims
+    if config.vlp.stream not in dims:
+        raise UserError(f"vlp.stream {config.vlp.stream!r} is not in the feature store, which has: {', '.join(dims)}")
+    statistics = None
+    if config.cbp.input_norm == "standard":
+        statistics = stream_statistics(features, train_ids, [*config.cbp.streams, config.vlp.stream])
+    typical = float(np.median([min(features.length(v), config.optimizer.snippets) for v in train_ids] or [100]))
+    cbp = build_cbp(config.cbp, dims, len(classes), config.vlp.stream, typical, statistics)
+    clip = None if config.vlp.text_embeddings and config.vlp.text != "learned" else text_tower(config)
+    width = dims[config.vlp.stream]
+    if clip is not None and clip.embed_dim != width:
+        raise UserError(
+            f"stream {config.vlp.stream!r} has width {width}, but the text tower {config.extraction.clip_model!r} gives "
+            f"{clip.embed_dim}; set extraction.clip_model to the model that made the features"
+        )
+    scale = config.vlp.scale or (clip.logit_scale if clip is not None else 100.0)
+    text_CD = fixed_text(config.vlp, classes, clip)
+    bias_start = -scale * mean_cosine(features, train_ids, config.vlp.stream, text_CD)
+    vlp = build_vlp(config.vlp, width, classes, clip, bias_start, scale)
+    return Branches(cbp, vlp, build_raw_vlp(width, text_CD, scale, config.vlp.stream))
+
+
+def text_tower(config: Config) -> FrozenClip:
+    """The CLIP model that made the `clip` stream, for its text side."""
+    extraction = config.extraction
+    weights = extraction.clip_pretrained and resolve(extraction.clip_pretrained)
+    return load_clip(resolve(extraction.clip_model), weights, torch.device("cpu"))
+
+
+def stream_statistics(
+    features: FeatureSet, ids: Sequence[str], streams: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and deviation `[D]` of each stream over the snippets of `ids`, one video in memory at a time."""
+    statistics = {}
+    for name in dict.fromkeys(streams):
+        count, total_D, square_D = 0, 0.0, 0.0
+        for video_id in ids:
+            x_TD = np.asarray(features.read(video_id)[name], dtype=np.float64)
+            count += len(x_TD)
+            total_D = total_D + x_TD.sum(0)
+            square_D = square_D + (x_TD**2).sum(0)
+        mean_D = total_D / max(count, 1)
+        deviation_D = np.sqrt(np.maximum(square_D / max(count, 1) - mean_D**2, 1e-6))
+        statistics[name] = (torch.from_numpy(mean_D).float(), torch.from_numpy(deviation_D).float())
+    return statistics
+
+
+def mean_cosine(features: FeatureSet, ids: Sequence[str], stream: str, text_CD: Tensor) -> float:
+    """Mean cosine of the training snippets with the class texts."""
+    text_CD = torch.nn.functional.normalize(text_CD, dim=-1)
+    total, count = 0.0, 0
+    for video_id in ids:
+        x_TD = torch.from_numpy(np.asarray(features.read(video_id)[stream], dtype=np.float32))
+        cosine_TC = torch.nn.functional.normalize(x_TD, dim=-1) @ text_CD.T
+        total += cosine_TC.sum().item()
+        count += cosine_TC.numel()
+    return total / max(count, 1)
+
+
+def open_features(config: Config, store: Path | None = None) -> FeatureSet:
+    """The feature store of `data.features` (or another, of new videos) with the streams that the branches read."""
+    if store is None and not config.data.features:
+        raise UserError("data.features is not set; name the feature store that `wtal extract` wrote")
+    return FeatureSet(store or Path(config.data.features), streams=needed_streams(config))

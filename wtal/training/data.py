@@ -1,0 +1,105 @@
+"""Batches of training videos. Which videos and which snippets a step sees is a function of (seed, step) alone.
+
+A sampler without state needs no saving: a resumed run, and each of several processes, draws what the unbroken single
+run draws.
+
+Legend: B videos, T snippets, C classes, D feature width, N training videos.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wtal.datasets.features import FeatureSet
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's videos. Labels cover the whole batch; features only this process's rows of it."""
+
+    feature: dict[str, Tensor]
+    """Stream name to float32 `[B_here, T, D]`."""
+    mask_here_BT: Tensor
+    """Real snippets of this process's rows."""
+    mask_BT: Tensor
+    label_BC: Tensor
+    """Video-level classes, float 0 or 1."""
+    videos: np.ndarray
+    """Index of each video, `[B]`."""
+    starts: np.ndarray
+    """First snippet of each crop, `[B]`."""
+    lengths: np.ndarray
+    """Real snippets of each crop, `[B]`."""
+
+
+class TrainingVideos:
+    """Training videos with their video-level labels; features stay on disk, memory-mapped."""
+
+    def __init__(self, features: FeatureSet, ids: Sequence[str], label_NC: np.ndarray) -> None:
+        self.features, self.ids, self.label_NC = features, list(ids), label_NC.astype(np.float32)
+        self.lengths = np.array([features.length(video_id) for video_id in self.ids])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def shuffled(self, seed: int, step: int, batch: int) -> np.ndarray:
+        """Video indices of a step: consecutive stretches of one endless row of permutations, `[B]`."""
+        position = np.arange(step * batch, (step + 1) * batch)
+        epochs, places = np.divmod(position, len(self))
+        orders = {epoch: np.random.default_rng([seed, 0, epoch]).permutation(len(self)) for epoch in np.unique(epochs)}
+        return np.array([orders[epoch][place] for epoch, place in zip(epochs, places, strict=True)])
+
+    def paired(self, seed: int, step: int, batch: int, pairs: int = 3) -> np.ndarray:
+        """Video indices of a step that begins with `pairs` pairs sharing a class, `[B]` (CO2-Net's sampler).
+
+        Classes are drawn uniformly with replacement among those of at least two videos, the pair without, the rest
+        of the batch at random.
+        """
+        rng = np.random.default_rng([seed, 1, step])
+        shared = np.flatnonzero(self.label_NC.sum(0) >= 2)
+        chosen: list[int] = []
+        if len(shared):
+            for label in rng.choice(shared, min(pairs, batch // 2)):
+                chosen += rng.choice(np.flatnonzero(self.label_NC[:, label]), 2, replace=False).tolist()
+        chosen += rng.integers(len(self), size=batch - len(chosen)).tolist()
+        return np.array(chosen)
+
+    def batch(self, videos: np.ndarray, rows: slice, seed: int, step: int, snippets: int) -> Batch:
+        """Crops of at most `snippets` consecutive snippets, padded to the longest of the whole batch."""
+        rng = np.random.default_rng([seed, 2, step])
+        lengths = np.minimum(self.lengths[videos], snippets)
+        starts = np.array([rng.integers(self.lengths[v] - n + 1) for v, n in zip(videos, lengths, strict=True)])
+        longest = int(lengths.max())
+        mask_BT = torch.from_numpy(np.arange(longest)[None] < lengths[:, None])
+        here = range(len(videos))[rows]
+        feature: dict[str, Tensor] = {}
+        for slot, row in enumerate(here):
+            start, length = int(starts[row]), int(lengths[row])
+            for name, stream_TD in self.features.read(self.ids[videos[row]]).items():
+                if name not in feature:
+                    feature[name] = torch.zeros(len(here), longest, stream_TD.shape[1])
+                feature[name][slot, :length] = torch.from_numpy(stream_TD[start : start + length].astype(np.float32))
+        return Batch(
+            feature, mask_BT[rows], mask_BT, torch.from_numpy(self.label_NC[videos]), videos, starts, lengths
+        )
+
+
+def crop_labels(pseudo: Sequence[np.ndarray], batch: Batch, fill: int) -> Tensor:
+    """Pseudo-labels (one int8 `[T, C]` a video) of a batch's crops, padded with `fill`: `[B, T, C]`."""
+    classes = batch.label_BC.shape[1]
+    out_BTC = np.full((*batch.mask_BT.shape, classes), fill, dtype=np.int8)
+    for row, (video, start, length) in enumerate(zip(batch.videos, batch.starts, batch.lengths, strict=True)):
+        out_BTC[row, :length] = pseudo[video][start : start + length]
+    return torch.from_numpy(out_BTC)
+
+
+def label_matrix(labels: Mapping[str, Sequence[str]], ids: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Video-level classes as float32 `[N, C]`."""
+    index = {name: i for i, name in enumerate(classes)}
+    label_NC = np.zeros((len(ids), len(classes)), dtype=np.float32)
+    for row, video_id in enumerate(ids):
+        label_NC[row, [index[name] for name in labels[video_id]]] = 1
+    return label_NC

@@ -1,0 +1,77 @@
+"""`wtal train` as a function: configuration in, trained run folder out; the same call again goes on or is done."""
+
+from pathlib import Path
+
+import torch
+
+from feature_extraction.errors import UserError
+from wtal.config import Config
+from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.features import FeatureSet
+from wtal.datasets.load import load_annotations
+from wtal.runs import RunFolder, file_input
+from wtal.training.assemble import build_branches, open_features, pick_device
+from wtal.training.data import TrainingVideos, label_matrix
+from wtal.training.distributed import Processes, join_processes, leave_processes
+from wtal.training.split import training_split
+from wtal.training.tracking import PhaseQuality, Tracker
+from wtal.training.trainer import Trainer, make_student
+
+
+def train(config: Config) -> tuple[RunFolder, list[str]]:
+    """Train (or finish training) the run that `config` describes, in `config.out`.
+
+    Returns the run folder and the ids of training videos left out because their features are missing (only with
+    `data.missing: skip`). Raises `UserError` for anything wrong with the inputs, `RunFailure` where training breaks.
+    """
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    device = pick_device(config.training.device)
+    processes = join_processes(device)
+    try:
+        return _train(config, device, processes)
+    finally:
+        leave_processes(processes)
+
+
+def _train(config: Config, device: torch.device, processes: Processes) -> tuple[RunFolder, list[str]]:
+    annotations = load_annotations(config.data)
+    features = open_features(config)
+    split = training_split(annotations, features, config.data)
+    run = RunFolder(Path(config.out))
+    if processes.first:
+        run.open(config, inputs_of(config, features))
+    processes.wait()
+
+    videos = training_videos(features, annotations, split.train)
+    branches = build_branches(config, features, annotations.classes, split.train)
+    branches.cbp.to(device), branches.vlp.to(device), branches.raw_vlp.to(device)
+    settings = config.optimizer
+    students = {
+        "cbp": make_student(branches.cbp, settings.lr, settings.weight_decay, config.pseudo_labels.ema),
+        "vlp": make_student(branches.vlp, settings.vlp_lr, settings.weight_decay, config.pseudo_labels.ema),
+    }
+    quality = PhaseQuality(features, annotations, split.train, config.pseudo_labels.high)
+    tracker = Tracker(run.path, config.training.tensorboard and processes.first)
+    trainer = Trainer(
+        config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device
+    )
+    trainer.fit()
+    tracker.close()
+    return run, split.missing
+
+
+def training_videos(features: FeatureSet, annotations: AnnotationSet, ids: list[str]) -> TrainingVideos:
+    """Training videos with their labels. Raises `UserError` naming a video without a label."""
+    for video_id in ids:
+        if not annotations.videos[video_id].labels:
+            raise UserError(f"training video {video_id!r} has no label; label it or leave it out with data.exclude")
+    labels = {video_id: annotations.videos[video_id].labels for video_id in ids}
+    return TrainingVideos(features, ids, label_matrix(labels, ids, annotations.classes))
+
+
+def inputs_of(config: Config, features: FeatureSet) -> dict[str, str]:
+    """What the run reads, by hash: the annotation file and each feature stream's identity."""
+    annotations = Path(config.data.annotations)
+    inputs = {"annotations": file_input(annotations) if annotations.is_file() else str(annotations)}
+    return inputs | {f"features.{name}": stream.folder.name for name, stream in features.streams.items()}

@@ -1,0 +1,87 @@
+"""Looking at a run while it trains: quality of labels and branches per phase, and copies of the log for others to read.
+
+Legend: T snippets, C classes.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feature_extraction.errors import UserError
+from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.features import FeatureSet
+from wtal.evaluation.frame_miou import FrameMIoU, frame_miou, rasterise
+from wtal.models.build import StreamedBranch
+from wtal.training.teacher import frame_scores, score_videos
+
+
+class PhaseQuality:
+    """Frame mIoU on the training videos, where somebody annotated segments there; it decides nothing, it is shown.
+
+    Without segments every method returns an empty record. `threshold` turns frame scores into foreground.
+    """
+
+    def __init__(
+        self, features: FeatureSet, annotations: AnnotationSet, ids: Sequence[str], threshold: float
+    ) -> None:
+        self.features, self.ids, self.threshold = features, list(ids), threshold
+        known = [video_id for video_id in ids if annotations.videos[video_id].instances]
+        self.truth = {
+            video_id: rasterise(
+                annotations.videos[video_id].instances, features.grid, features.length(video_id), annotations.classes
+            )
+            for video_id in known
+        }
+
+    def of_labels(self, pseudo: Sequence[np.ndarray]) -> dict[str, float]:
+        """Foreground and background mIoU of ternary pseudo-labels, one `[T, C]` a training video."""
+        by_id = dict(zip(self.ids, pseudo, strict=True))
+        return self._record({video_id: by_id[video_id] for video_id in self.truth})
+
+    def of_branch(self, branch: StreamedBranch, rule: str, device: torch.device) -> dict[str, float]:
+        """Foreground and background mIoU of a branch's thresholded scores."""
+        scored = score_videos(branch, self.features, list(self.truth), device)
+        masks = [(frame_scores(output, mask_BT, rule)[0] > self.threshold).cpu().numpy() for output, mask_BT in scored]
+        return self._record(dict(zip(self.truth, masks, strict=True)))
+
+    def _record(self, prediction: dict[str, np.ndarray]) -> dict[str, float]:
+        if not self.truth:
+            return {}
+        result: FrameMIoU = frame_miou(self.truth, prediction)
+        return {
+            name: value
+            for name, value in (("fg_miou", result.foreground), ("bg_miou", result.background))
+            if not math.isnan(value)
+        }
+
+
+class Tracker:
+    """Copies numbers of metrics.jsonl to TensorBoard, if asked for."""
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.writer = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UserError(
+                    "training.tensorboard is on, but TensorBoard is not installed: pip install 'wtal[tensorboard]'"
+                ) from None
+            self.writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Write the numbers of one record under `kind/name`."""
+        if self.writer is None:
+            return
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Flush what is left."""
+        if self.writer is not None:
+            self.writer.close()

@@ -1,0 +1,284 @@
+"""The training loop: phases, steps, checkpoints. A step is a function of (weights, optimisers, seed, step number).
+
+Random numbers are drawn from generators seeded by the step, never carried over, so a run that is killed and resumed
+goes on with the very bits of an unbroken one.
+
+Legend: B videos, T snippets, C classes.
+"""
+
+import copy
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from feature_extraction.errors import RunFailure
+from wtal.config import Config
+from wtal.losses import distillation_loss, foreground_background_loss
+from wtal.models.branch import BranchOutput
+from wtal.models.build import StreamedBranch
+from wtal.models.layers import place_in_batch
+from wtal.models.pooling import make_exponent_optimizer, parameter_groups
+from wtal.pseudo_labels import UNCERTAIN, coverage
+from wtal.runs import RunFolder
+from wtal.training.checkpoint import load_checkpoint, save_checkpoint
+from wtal.training.data import Batch, TrainingVideos, crop_labels
+from wtal.training.distributed import Processes
+from wtal.training.schedule import Phase, plan
+from wtal.training.teacher import drop_contradictions, teach
+from wtal.training.tracking import PhaseQuality, Tracker
+
+
+@dataclass(frozen=True)
+class Student:
+    """A branch with its optimisers and, where teachers are averaged, the moving average of its weights."""
+
+    branch: StreamedBranch
+    optimizers: list[torch.optim.Optimizer]
+    average: StreamedBranch | None
+
+    @property
+    def teacher(self) -> StreamedBranch:
+        """The network that teaches the other branch."""
+        return self.average or self.branch
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "branch": self.branch.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.branch.load_state_dict(state["branch"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def make_student(branch: StreamedBranch, lr: float, weight_decay: float, ema: float) -> Student:
+    """A branch with Adam on its trainable weights and the exponents' own optimiser where it has some."""
+    ordinary, _ = parameter_groups(branch)
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(ordinary, lr=lr, weight_decay=weight_decay)]
+    if exponents := make_exponent_optimizer(branch):
+        optimizers.append(exponents)
+    average = copy.deepcopy(branch).requires_grad_(False) if ema else None
+    return Student(branch, optimizers, average)
+
+
+class Trainer:
+    """Trains both branches by the schedule into a run folder, from its last checkpoint if it has one."""
+
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        videos: TrainingVideos,
+        students: dict[str, Student],
+        raw_vlp: StreamedBranch | None,
+        quality: PhaseQuality,
+        tracker: Tracker,
+        processes: Processes,
+        device: torch.device,
+    ) -> None:
+        self.config, self.run, self.videos, self.students = config, run, videos, students
+        self.raw_vlp, self.quality, self.tracker = raw_vlp, quality, tracker
+        self.processes, self.device = processes, device
+        self.step = 0
+        for student in students.values():
+            place_in_batch(student.branch, processes.rank, processes.world)
+
+    def fit(self) -> None:
+        """Run all phases that are left. Raises `RunFailure` where a loss is not finite."""
+        self._resume()
+        phases = plan(self.config.schedule)
+        total = phases[-1].end
+        with (
+            ThreadPoolExecutor(1) as loader,
+            tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
+        ):
+            for phase in phases:
+                if self.step < phase.end or (phase.steps == 0 and self.step == phase.first):
+                    self._run_phase(phase, loader, bar)
+
+    def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: tqdm) -> None:
+        pseudo = self._pseudo_labels(phase)
+        if pseudo is not None and self.step == phase.first:
+            self._log(self._label_record(phase, pseudo))
+        upcoming: Future[list[Batch]] | None = None
+        while self.step < phase.end:
+            batches = upcoming.result() if upcoming else self._load(phase, self.step)
+            if self.step + 1 < phase.end:
+                upcoming = loader.submit(self._load, phase, self.step + 1)
+            terms = self._train_step(phase, batches, pseudo)
+            self.step += 1
+            bar.update()
+            bar.set_description(f"{phase.name} loss {terms['loss']:.3f}", refresh=False)
+            if self.step % self.config.training.log_steps == 0 or self.step == phase.end:
+                self._log({"step": self.step, "phase": phase.name, "kind": "train", **terms})
+            if self.step % self.config.training.checkpoint_steps == 0 and self.step < phase.end:
+                self._save("last")
+        self._end_phase(phase)
+
+    def _load(self, phase: Phase, step: int) -> list[Batch]:
+        settings, seed = self.config.optimizer, self.config.seed
+        if phase.kind == "warmup" and self.students["cbp"].branch.pair_sampling:
+            videos = self.videos.paired(seed, step, settings.batch)
+        else:
+            videos = self.videos.shuffled(seed, step, settings.batch)
+        part = settings.batch // settings.accumulate
+        rows = self.processes.slice(part)
+        return [
+            self.videos.batch(videos[i : i + part], rows, seed, step * settings.accumulate + n, settings.snippets)
+            for n, i in enumerate(range(0, settings.batch, part))
+        ]
+
+    def _train_step(self, phase: Phase, batches: list[Batch], pseudo: list[np.ndarray] | None) -> dict[str, float]:
+        student = self.students[phase.trains]
+        student.branch.train()
+        torch.manual_seed(_mix(self.config.seed, self.step))
+        for optimizer in student.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, float] = {}
+        for batch in batches:
+            loss, terms = self._loss(phase, student.branch, batch, pseudo)
+            if not torch.isfinite(loss):
+                raise RunFailure(
+                    f"the loss of phase {phase.name} is {loss.item()} at step {self.step}; lower optimizer.lr "
+                    "or set optimizer.clip_norm=1"
+                )
+            (loss / len(batches)).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
+        parameters = [p for p in student.branch.parameters() if p.requires_grad]
+        self.processes.average_gradients(parameters)
+        if self.config.optimizer.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
+        for optimizer in student.optimizers:
+            optimizer.step()
+        self._after_step(phase, student)
+        return sums
+
+    def _loss(
+        self, phase: Phase, branch: StreamedBranch, batch: Batch, pseudo: list[np.ndarray] | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        settings, device = self.config.loss, self.device
+        feature = {name: x.to(device, non_blocking=True) for name, x in batch.feature.items()}
+        amp = self.config.optimizer.precision == "bf16"
+        with torch.autocast(device.type, dtype=torch.bfloat16) if amp else nullcontext():
+            here = branch(feature, batch.mask_here_BT.to(device))
+        output: BranchOutput = here.map(lambda x: self.processes.gather(x.float()))
+        mask_BT, label_BC = batch.mask_BT.to(device), batch.label_BC.to(device)
+        if pseudo is None:
+            progress = self.step / max(1, phase.steps)
+            return branch.branch.own_loss(output, label_BC, mask_BT, progress)
+        label_BTC = crop_labels(pseudo, batch, UNCERTAIN).to(device)
+        terms: dict[str, Tensor] = {}
+        if settings.kd:
+            terms["kd"] = distillation_loss(
+                output.log_p_BTC, output.log_not_p_BTC, label_BTC, label_BC, settings.kd_balance
+            )
+        if settings.fb:
+            generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step) + 1)
+            terms["fb"] = foreground_background_loss(
+                output.feature_BTD, label_BTC, label_BC, settings.temperature, settings.fb_max_frames, generator
+            )
+        loss = sum((getattr(settings, name) * value for name, value in terms.items()), torch.zeros((), device=device))
+        if settings.cls and phase.kind == "F":
+            own, _ = branch.branch.own_loss(output, label_BC, mask_BT, 1.0)
+            terms["cls"] = own
+            loss = loss + settings.cls * own
+        return loss, terms
+
+    def _after_step(self, phase: Phase, student: Student) -> None:
+        pooling = getattr(student.branch.branch, "pooling", None)
+        if pooling is not None and phase.trains == "cbp":
+            pooling.project()
+            pooling.set_progress((self.step + 1 - phase.first) / max(1, phase.steps) if phase.kind == "warmup" else 1.0)
+        if student.average is not None:
+            decay = self.config.pseudo_labels.ema
+            with torch.no_grad():
+                pairs = zip(student.average.state_dict().values(), student.branch.state_dict().values(), strict=True)
+                for mean, value in pairs:
+                    if mean.is_floating_point():
+                        mean.lerp_(value, 1 - decay)
+                    else:
+                        mean.copy_(value)
+
+    def _pseudo_labels(self, phase: Phase) -> list[np.ndarray] | None:
+        if phase.kind == "warmup":
+            return None
+        before = [p.kind for p in plan(self.config.schedule) if p.end <= phase.first]
+        taught = {"cbp": "F" in before, "vlp": "B" in before}
+        name = "cbp" if phase.kind == "B" else "vlp"
+        teacher = self.students[name].teacher
+        if name == "vlp" and not taught["vlp"]:
+            # only_f: frozen CLIP itself is the teacher
+            teacher = self.raw_vlp
+        labels = self._teach(teacher, taught[name])
+        if self.config.pseudo_labels.agreement == "drop":
+            own = self._teach(self.students[phase.trains].branch, taught[phase.trains])
+            labels = drop_contradictions(labels, own)
+        return labels
+
+    def _teach(self, teacher: StreamedBranch, taught: bool) -> list[np.ndarray]:
+        videos = self.videos
+        return teach(
+            teacher, videos.features, videos.ids, videos.label_NC, self.config.pseudo_labels, taught, self.device
+        )
+
+    def _label_record(self, phase: Phase, pseudo: Sequence[np.ndarray]) -> dict[str, Any]:
+        shares = [
+            coverage(torch.from_numpy(h_TC)[None], torch.from_numpy(y_C)[None], torch.ones(1, len(h_TC), dtype=torch.bool))
+            for h_TC, y_C in zip(pseudo, self.videos.label_NC, strict=True)
+        ]
+        mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}
+        quality = self.quality.of_labels(pseudo)
+        return {"step": self.step, "phase": phase.name, "kind": "pseudo_labels", **mean, **quality}
+
+    def _end_phase(self, phase: Phase) -> None:
+        student = self.students[phase.trains]
+        rule = self.config.pseudo_labels.first if phase.kind == "warmup" else self.config.pseudo_labels.later
+        record = {"step": self.step, "phase": phase.name, "kind": "phase_end"}
+        record |= self.quality.of_branch(student.branch, rule, self.device)
+        if phase.trains == "cbp" and (pooling := getattr(student.branch.branch, "pooling", None)) is not None:
+            record |= {f"exponent_{k}": value.tolist() for k, value in pooling.exponents().items()}
+        self._log(record)
+        if self.processes.first:
+            weights = {name: student.branch.state_dict() for name, student in self.students.items()}
+            save_checkpoint(self.run.checkpoints / f"{phase.name}.pt", {"step": self.step, **weights})
+        self._save("last")
+
+    def _log(self, record: dict[str, Any]) -> None:
+        if self.processes.first:
+            self.run.log(record)
+            self.tracker.log(record)
+
+    def _save(self, name: str) -> None:
+        if self.processes.first:
+            state = {key: student.state() for key, student in self.students.items()}
+            save_checkpoint(self.run.checkpoints / f"{name}.pt", {"step": self.step, "students": state})
+        self.processes.wait()
+
+    def _resume(self) -> None:
+        path = self.run.checkpoints / "last.pt"
+        if path.is_file():
+            state = load_checkpoint(path)
+            self.step = state["step"]
+            for key, student in self.students.items():
+                student.restore(state["students"][key])
+        if self.processes.first:
+            self.run.rewind(self.step if path.is_file() else -1)
+        self.processes.wait()
+
+
+def _mix(seed: int, step: int) -> int:
+    """A seed for one step, far from those of its neighbours."""
+    return int(np.random.SeedSequence([seed, 3, step]).generate_state(1, np.uint64)[0] >> np.uint64(2))
