@@ -46,6 +46,8 @@ class Problem:
     """Classes with at least one ground-truth instance, in the annotations' order. Only these count."""
     videos: tuple[str, ...]
     """Videos of the ground truth in its order, then videos that only the detections know."""
+    known_videos: int
+    """How many of `videos` the ground truth knows: the first ones."""
     truth: Segments
     found: Segments
     ambiguous: Segments
@@ -104,6 +106,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
     return Problem(
         classes,
         videos,
+        len(ground_truth.videos),
         truth,
         found.take(found.label >= 0),
         ambiguous,

@@ -61,6 +61,8 @@ class Protocol:
     prepare: Callable[[Problem], Problem]
     assign: Callable[[Problem, Sequence[float]], Assignment]
     average_precision: Callable[[np.ndarray, int], float]
+    resampled_precision: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    """The same, of resampled videos (`wtal.evaluation.bootstrap`)."""
     default_tiou: tuple[float, ...]
 
 
@@ -135,19 +137,33 @@ def detection_map(
     detections elsewhere are false positives. Raises `UserError` for an unknown protocol, a threshold outside (0, 1],
     ground truth without instances, and scores or times that are not numbers.
     """
+    return result_of(assign(ground_truth, predictions, protocol, tiou), protocol)
+
+
+def assign(
+    ground_truth: AnnotationSet,
+    predictions: Mapping[str, Sequence[Detection]],
+    protocol: str = "activitynet",
+    tiou: Sequence[float] | None = None,
+) -> Assignment:
+    """What `detection_map` does up to AP: which detection took which ground truth. Arguments and errors as there."""
     rules = protocol_named(protocol)
     thresholds = tuple(float(threshold) for threshold in (rules.default_tiou if tiou is None else tiou))
     check_tiou(thresholds)
-    problem = build_problem(ground_truth, predictions)
-    assignment = rules.assign(rules.prepare(problem), thresholds)
+    return rules.assign(rules.prepare(build_problem(ground_truth, predictions)), thresholds)
+
+
+def result_of(assignment: Assignment, protocol: str) -> DetectionResult:
+    """The AP of an assignment that was made under `protocol`."""
+    problem = assignment.problem
     return DetectionResult(
         protocol,
-        thresholds,
+        assignment.tiou,
         problem.classes,
-        class_precisions(assignment, rules),
+        class_precisions(assignment, protocol_named(protocol)),
         problem.instances_C(),
-        len(assignment.problem.found),
-        len(ground_truth.videos),
+        len(problem.found),
+        problem.known_videos,
         problem.notes,
     )
 
@@ -207,9 +223,27 @@ def _truths_choose(problem: Problem, tiou: Sequence[float]) -> Assignment:
 
 
 PROTOCOLS = {
-    "activitynet": Protocol(_unchanged, _detections_choose, average_precision.interpolated, ACTIVITYNET_TIOU),
-    "thumos-snippet": Protocol(on_snippets, _detections_choose, average_precision.interpolated, THUMOS_TIOU),
-    "thumos-official": Protocol(_unchanged, _truths_choose, average_precision.non_interpolated, THUMOS_TIOU),
+    "activitynet": Protocol(
+        _unchanged,
+        _detections_choose,
+        average_precision.interpolated,
+        average_precision.resampled_interpolated,
+        ACTIVITYNET_TIOU,
+    ),
+    "thumos-snippet": Protocol(
+        on_snippets,
+        _detections_choose,
+        average_precision.interpolated,
+        average_precision.resampled_interpolated,
+        THUMOS_TIOU,
+    ),
+    "thumos-official": Protocol(
+        _unchanged,
+        _truths_choose,
+        average_precision.non_interpolated,
+        average_precision.resampled_non_interpolated,
+        THUMOS_TIOU,
+    ),
 }
 
 

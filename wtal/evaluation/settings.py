@@ -35,3 +35,23 @@ def check_tiou(tiou: tuple[float, ...]) -> None:
             raise UserError(f"tIoU threshold {threshold} is outside (0, 1]")
     if len(set(tiou)) != len(tiou):
         raise UserError(f"a tIoU threshold is given twice: {', '.join(map(str, tiou))}")
+
+
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """How confidence intervals over videos are drawn."""
+
+    resamples: int = 1000
+    """Draws of videos with replacement."""
+    confidence: float = 0.95
+    """Share of the draws inside the interval, between 0 and 1."""
+    seed: int = 0
+    """Of the draws: the same seed gives the same interval."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise UserError(f"bootstrap resamples must be at least 2, got {self.resamples}")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence must be between 0 and 1, got {self.confidence}")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, got {self.seed}")

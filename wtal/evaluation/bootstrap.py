@@ -1,0 +1,189 @@
+"""How sure a mAP is: bootstrap over videos, and the paired comparison of two sets of detections.
+
+Videos, not detections, are the independent units, so videos are drawn with replacement, as many as there are, and the
+mAP of each draw is computed anew. Matching happens inside one video, so it is done once; a draw only changes how often
+each video's detections and ground truths stand in the ranking. A class without ground truth in a draw is left out of
+that draw's mean. (Percentile intervals: Efron and Tibshirani 1993, ch. 13.)
+
+Legend: R resamples, V videos, K thresholds, N detections.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from wtal.datasets.annotations import AnnotationSet, Detection
+from wtal.evaluation.detection import (
+    Assignment,
+    DetectionResult,
+    Protocol,
+    assign,
+    protocol_named,
+    result_of,
+    rows_by_class,
+)
+from wtal.evaluation.settings import BootstrapSettings
+
+BLOCK_VALUES = 1 << 22
+"""Resamples times detections of a class at a time: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the percentile interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values for JSON."""
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class BootstrapResult:
+    """mAP with its intervals. Fractions."""
+
+    result: DetectionResult
+    mAP: tuple[Interval, ...]
+    """One a threshold, in the order of `result.tiou`."""
+    average_mAP: Interval
+    settings: BootstrapSettings
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON."""
+        return {
+            "resamples": self.settings.resamples,
+            "confidence": self.settings.confidence,
+            "seed": self.settings.seed,
+            "mAP": [interval.as_dict() for interval in self.mAP],
+            "average_mAP": self.average_mAP.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of detections on the same videos; differences are second minus first."""
+
+    first: BootstrapResult
+    second: BootstrapResult
+    difference: tuple[Interval, ...]
+    """One a threshold."""
+    average_difference: Interval
+    p_value: float
+    """Two-sided bootstrap p-value of the difference in average mAP: twice the share of draws on the rarer side of 0."""
+
+    def as_dict(self) -> dict:
+        """Plain values for JSON."""
+        first, second = self.first.result, self.second.result
+        return {
+            "protocol": first.protocol,
+            "tiou": list(first.tiou),
+            "first": self.first.as_dict(),
+            "second": self.second.as_dict(),
+            "difference": [interval.as_dict() for interval in self.difference],
+            "average_difference": self.average_difference.as_dict(),
+            "p_value": self.p_value,
+            "AP_difference": {
+                name: float(second.ap_KC[:, c].mean() - first.ap_KC[:, c].mean())
+                for c, name in enumerate(first.classes)
+            },
+            "notes": [f"first: {note}" for note in first.notes]
+            + [f"second: {note}" for note in second.notes],
+        }
+
+
+def bootstrap_map(
+    ground_truth: AnnotationSet,
+    predictions: Mapping[str, Sequence[Detection]],
+    protocol: str = "activitynet",
+    tiou: Sequence[float] | None = None,
+    settings: BootstrapSettings | None = None,
+) -> BootstrapResult:
+    """`detection_map` with a percentile interval for each mAP. Arguments and errors as there."""
+    settings = settings or BootstrapSettings()
+    assignment = assign(ground_truth, predictions, protocol, tiou)
+    weight_RV = draw_weights(len(assignment.problem.videos), settings)
+    return _with_intervals(assignment, protocol, weight_RV, settings)[0]
+
+
+def compare(
+    ground_truth: AnnotationSet,
+    first: Mapping[str, Sequence[Detection]],
+    second: Mapping[str, Sequence[Detection]],
+    protocol: str = "activitynet",
+    tiou: Sequence[float] | None = None,
+    settings: BootstrapSettings | None = None,
+) -> Comparison:
+    """Paired comparison: both are measured on the same draws of videos, so what a video does to both cancels."""
+    settings = settings or BootstrapSettings()
+    assignments = [assign(ground_truth, predictions, protocol, tiou) for predictions in (first, second)]
+    videos = tuple(dict.fromkeys(name for assignment in assignments for name in assignment.problem.videos))
+    position = {name: index for index, name in enumerate(videos)}
+    weight_RV = draw_weights(len(videos), settings)
+    measured = [
+        _with_intervals(a, protocol, weight_RV[:, [position[name] for name in a.problem.videos]], settings)
+        for a in assignments
+    ]
+    (one, one_RK), (two, two_RK) = measured
+    difference_RK = two_RK - one_RK
+    values = np.array(two.result.mAP) - np.array(one.result.mAP)
+    average_R = difference_RK.mean(axis=1)
+    average_R = average_R[~np.isnan(average_R)]
+    rarer = min(int((average_R <= 0).sum()), int((average_R >= 0).sum()))
+    return Comparison(
+        one,
+        two,
+        tuple(_interval(v, difference_RK[:, k], settings) for k, v in enumerate(values)),
+        _interval(values.mean(), average_R, settings),
+        min(1.0, 2 * (rarer + 1) / (len(average_R) + 1)),
+    )
+
+
+def draw_weights(videos: int, settings: BootstrapSettings) -> np.ndarray:
+    """How often each video is drawn, int64 `[R, V]`; each row sums to V."""
+    generator = np.random.default_rng(settings.seed)
+    return generator.multinomial(videos, np.full(videos, 1 / videos), size=settings.resamples)
+
+
+def resampled_map(assignment: Assignment, rules: Protocol, weight_RV: np.ndarray) -> np.ndarray:
+    """mAP of each draw at each threshold, float64 `[R, K]`; NaN where a draw has no ground truth at all."""
+    problem = assignment.problem
+    resamples, thresholds = len(weight_RV), len(assignment.tiou)
+    total_RK, classes_R = np.zeros((resamples, thresholds)), np.zeros(resamples)
+    truths_VC = np.zeros((len(problem.videos), len(problem.classes)), dtype=np.int64)
+    np.add.at(truths_VC, (problem.truth.video, problem.truth.label), 1)
+    for c, rows in enumerate(rows_by_class(problem)):
+        positives_R = weight_RV @ truths_VC[:, c]
+        classes_R += positives_R > 0
+        step = max(1, BLOCK_VALUES // max(1, len(rows)))
+        for first in range(0, resamples, step):
+            part = slice(first, first + step)
+            weight_RN = weight_RV[part][:, problem.found.video[rows]]
+            for k in range(thresholds):
+                counted = assignment.counted_KN[k, rows]
+                hit = assignment.truth_KN[k, rows] >= 0
+                weight = weight_RN if counted.all() else weight_RN[:, counted]
+                ap_R = rules.resampled_precision(hit[counted], weight, positives_R[part])
+                total_RK[part, k] += np.nan_to_num(ap_R, nan=0.0)
+    return np.divide(
+        total_RK, classes_R[:, None], out=np.full(total_RK.shape, np.nan), where=classes_R[:, None] > 0
+    )
+
+
+def _with_intervals(
+    assignment: Assignment, protocol: str, weight_RV: np.ndarray, settings: BootstrapSettings
+) -> tuple[BootstrapResult, np.ndarray]:
+    result = result_of(assignment, protocol)
+    mAP_RK = resampled_map(assignment, protocol_named(protocol), weight_RV)
+    each = tuple(_interval(value, mAP_RK[:, k], settings) for k, value in enumerate(result.mAP))
+    average = _interval(result.average_mAP, mAP_RK.mean(axis=1), settings)
+    return BootstrapResult(result, each, average, settings), mAP_RK
+
+
+def _interval(value: float, draws_R: np.ndarray, settings: BootstrapSettings) -> Interval:
+    outside = (1 - settings.confidence) / 2
+    low, high = np.nanquantile(draws_R, [outside, 1 - outside])
+    return Interval(float(value), float(low), float(high))
