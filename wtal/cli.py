@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import keyword
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from feature_extraction.errors import UserError
 
 COMMANDS = {
-    # name: what `wtal --help` says of it. The code is wtal/commands/<name, - as _>.py, imported only when called.
+    # name: what `wtal --help` says of it. The code is wtal/commands/<name, - as _, a keyword with _ behind>.py.
     "demo": "render a small world of videos, then extract, train, predict, evaluate and report on it",
     "probe": "say what is in a video file, one line a file",
     "extract": "videos to a feature store",
@@ -20,6 +21,12 @@ COMMANDS = {
     "predict": "a trained run to detections (ActivityNet JSON)",
     "evaluate": "detections against ground truth: mAP under a named protocol",
     "report": "a run as a folder of HTML pages",
+    "plot": "a figure (SVG, PNG, PDF) of a run: a video's timeline, mAP over tIoU, AP by class",
+    "export": "detections for another tool: csv, vtt, label-studio, fiftyone, via, elan",
+    "import": "annotations from another tool into ActivityNet JSON",
+    "init": "a folder of videos and a table of labels to a configuration",
+    "run": "extract, train, predict and report from one configuration; goes on where it stopped",
+    "doctor": "check this machine: versions, devices, decoders, weights, write access",
 }
 
 
@@ -34,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     chosen = parser.parse_args(arguments[:1]).command
-    command = importlib.import_module(f"wtal.commands.{chosen.replace('-', '_')}")
+    module = chosen.replace("-", "_") + ("_" if keyword.iskeyword(chosen) else "")
+    command = importlib.import_module(f"wtal.commands.{module}")
     subparser = argparse.ArgumentParser(prog=f"wtal {chosen}", description=command.__doc__)
     command.add_arguments(subparser)
     options = subparser.parse_args(arguments[1:])

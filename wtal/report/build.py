@@ -25,15 +25,19 @@ MARKER = "wtal-report"
 def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
     """Write the report of `run` into the folder `out`; returns the path of its index page.
 
-    The pages link to the video files where they lie; with `bundle` the files are copied into `out/media`, so that the
-    folder can be moved or served alone. Raises `UserError` where `out` holds something that is no report.
+    The pages link to the video files where they lie; with `bundle` the files are copied into `out/media`,
+    so that the folder can be moved or served alone. Raises `UserError` where `out` holds something that is
+    no report.
     """
     out = Path(out)
     _claim(out)
     names = file_names(video.video_id for video in run.videos)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("wtal.report"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("wtal.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"clock": clock, "number": number, "percent": percent}
     static = Path(__file__).parent / "static"
@@ -49,20 +53,31 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
             "previous": names[ordered[position - 1].video_id] if position else None,
             "next": names[ordered[position + 1].video_id] if position + 1 < len(ordered) else None,
         }
-        _write(out / "videos" / f"{name}.html",
-               page.render(run=run, video=video, name=name, media=media, root="../", **neighbours))
+        _write(
+            out / "videos" / f"{name}.html",
+            page.render(run=run, video=video, name=name, media=media, root="../", **neighbours),
+        )
     index = environment.get_template("index.html.j2")
-    _write(out / "index.html", index.render(
-        run=run, names=names, root="", results=results_table(run), charts=[line_chart(chart) for chart in run.charts],
-        strips={video.video_id: strip(video, run.classes) for video in run.videos},
-        has_truth=any(video.ground_truth is not None for video in run.videos),
-    ))
+    _write(
+        out / "index.html",
+        index.render(
+            run=run,
+            names=names,
+            root="",
+            results=results_table(run),
+            charts=[line_chart(chart) for chart in run.charts],
+            strips={video.video_id: strip(video, run.classes) for video in run.videos},
+            has_truth=any(video.ground_truth is not None for video in run.videos),
+        ),
+    )
     return out / "index.html"
 
 
 def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
-    rows = [key for key in ROW_NAMES if key in run.results] + [key for key in run.results if key not in ROW_NAMES]
+    rows = [key for key in ROW_NAMES if key in run.results] + [
+        key for key in run.results if key not in ROW_NAMES
+    ]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
     columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
     table = []
@@ -71,10 +86,16 @@ def results_table(run: ReportData) -> dict[str, Any]:
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
         values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
         table.append((ROW_NAMES.get(key, key), values))
-    best = [max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)]
+    best = [
+        max((v for v in column if v is not None), default=None)
+        for column in zip(*(v for _, v in table), strict=True)
+    ]
     return {
         "columns": columns,
-        "rows": [(name, [(v, v is not None and v == b) for v, b in zip(values, best, strict=True)]) for name, values in table],
+        "rows": [
+            (name, [(v, v is not None and v == b) for v, b in zip(values, best, strict=True)])
+            for name, values in table
+        ],
     }
 
 
@@ -101,9 +122,12 @@ def _claim(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder; name another place for the report")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise UserError(f"{out}: holds files and is no report of wtal; name an empty or new folder with --out")
+        raise UserError(
+            f"{out}: holds files and is no report of wtal; name an empty or new folder with --out"
+        )
     if (out / MARKER).exists():
-        # Pages of videos that are no longer in the run would be stale; media is kept, copying it is the slow part.
+        # Pages of videos that are no longer in the run would be stale; media is kept, copying it is the
+        # slow part.
         for folder in ("data", "videos"):
             shutil.rmtree(out / folder, ignore_errors=True)
     _write(out / MARKER, "This folder was written by `wtal report` and is written over by it.\n")
@@ -131,4 +155,3 @@ def _write(path: Path, text: str | Markup) -> None:
     # A lone surrogate in a label cannot be UTF-8: show the replacement sign rather than fail.
     with atomic_write(path) as stream:
         stream.write(str(text).encode("utf-8", "replace"))
-

@@ -13,7 +13,9 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 34
 
 def line_chart(chart: Chart) -> Markup:
     """`chart` as an SVG element. Colours come from the page's style sheet (classes `line-0` ... `line-7`)."""
-    steps = [s for curve in chart.curves for s in curve.steps] + [s for _, a, b in chart.phases for s in (a, b)]
+    steps = [s for curve in chart.curves for s in curve.steps] + [
+        s for _, a, b in chart.phases for s in (a, b)
+    ]
     values = [v for curve in chart.curves for v in curve.values if v is not None and math.isfinite(v)]
     if not steps or not values:
         return Markup("")
@@ -30,14 +32,16 @@ def line_chart(chart: Chart) -> Markup:
         return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, chart.title)
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
+            WIDTH, HEIGHT, chart.title
+        )
     ]
     for number, (name, start, end) in enumerate(chart.phases):
         width = max(0.0, x_at(end) - x_at(start))
         parts.append(
-            Markup('<rect class="phase phase-{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>').format(
-                number % 2, x_at(start), TOP, width, HEIGHT - TOP - BOTTOM, name
-            )
+            Markup(
+                '<rect class="phase-{}" x="{:.1f}" y="{}" width="{:.1f}" height="{}"><title>{}</title></rect>'
+            ).format(number % 2, x_at(start), TOP, width, HEIGHT - TOP - BOTTOM, name)
         )
         if width > 7 * len(name):
             parts.append(
@@ -81,18 +85,24 @@ def _line(number: int, name: str, points: Sequence[tuple[float, float | None]]) 
             for x, y in run:
                 parts.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x, y))
         if len(run) > 1:
-            parts.append(Markup('<polyline points="{}"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in run)))
+            parts.append(
+                Markup('<polyline points="{}"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in run))
+            )
     parts.append(Markup("</g>"))
     return Markup("").join(parts)
 
 
 def _legend(chart: Chart) -> Markup:
     items = Markup("").join(
-        Markup('<li><svg class="key" viewBox="0 0 20 6" aria-hidden="true"><g class="line-{}"><polyline points="0,3 20,3"/>'
-               "</g></svg>{}</li>").format(number % 8, curve.name)
+        Markup(
+            '<li><svg class="key" viewBox="0 0 20 6" aria-hidden="true"><g class="line-{}">'
+            '<polyline points="0,3 20,3"/></g></svg>{}</li>'
+        ).format(number % 8, curve.name)
         for number, curve in enumerate(chart.curves)
     )
-    return Markup('<ul class="legend">{}</ul><p class="axes">{} over training steps</p>').format(items, escape(chart.y_label))
+    return Markup('<ul class="legend">{}</ul><p class="axes">{} over training steps</p>').format(
+        items, escape(chart.y_label)
+    )
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

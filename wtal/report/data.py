@@ -1,4 +1,5 @@
-"""What a report shows, as plain data: built by hand in tests, read from a run folder by `wtal.report.read_run`.
+"""What a report shows, as plain data: built by hand in tests, read from a run folder by
+`wtal.report.read_run`.
 
 Legend: T snippets, C classes.
 """
@@ -89,7 +90,8 @@ class Table:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything `build_report` needs. `scores` is called once for each video, so that one video is in memory."""
+    """Everything `build_report` needs. `scores` is called once for each video, so that one video is in
+    memory."""
 
     title: str
     classes: tuple[str, ...]

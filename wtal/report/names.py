@@ -1,4 +1,5 @@
-"""File names and links for data that may hold anything: hostile ids, long ids, ids that differ in letter case only."""
+"""File names and links for data that may hold anything: hostile ids, long ids, ids that differ in letter
+case only."""
 
 import hashlib
 import os
@@ -11,8 +12,8 @@ from pathlib import Path
 def file_names(video_ids: Iterable[str]) -> dict[str, str]:
     """A file name (no suffix) for each id: the id itself where that is plain, else a cleaned one with a hash.
 
-    Safe on every file system: at most 90 ASCII letters, digits, `_`, `-`, `.`; never empty, hidden or reserved; no two
-    equal when letter case is ignored. The same ids give the same names.
+    Safe on every file system: at most 90 ASCII letters, digits, `_`, `-`, `.`; never empty, hidden or
+    reserved; no two equal when letter case is ignored. The same ids give the same names.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
@@ -29,7 +30,8 @@ def file_names(video_ids: Iterable[str]) -> dict[str, str]:
 
 
 def link(target: Path, folder: Path) -> str:
-    """URL of the file `target` for a page in `folder`: relative where a relative path exists, else `file:`."""
+    """URL of the file `target` for a page in `folder`: relative where a relative path exists, else
+    `file:`."""
     target, folder = Path(os.path.abspath(target)), Path(os.path.abspath(folder))
     try:
         relative = os.path.relpath(target, folder)

@@ -32,8 +32,8 @@ def video_script(data: ReportData, video: ReportVideo, media: str | None) -> str
 def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> dict[str, Any]:
     """Scores (float32, little endian, base64, `[T, V]`), intervals in seconds, and the settings behind them.
 
-    Carried classes: those that any row selects for detection, the video's labels, those of its ground truth and
-    detections; a hundred classes of half an hour would otherwise be megabytes.
+    Carried classes: those that any row selects for detection, the video's labels, those of its ground truth
+    and detections; a hundred classes of half an hour would otherwise be megabytes.
     """
     scores = data.scores(video.video_id)
     index = {name: i for i, name in enumerate(data.classes)}

@@ -1,0 +1,82 @@
+"""Where the videos of a predictions file lie and how long they are, from the feature store that they came
+from."""
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import read_json
+from feature_extraction.store import Stream, open_streams
+from wtal.datasets.annotations import read_activitynet, read_predictions
+from wtal.report.interchange import LabelledVideo, from_annotations, from_detections
+
+
+def labelled_videos(path: Path, store: Path | None, min_score: float | None) -> list[LabelledVideo]:
+    """Read predictions or annotations, with source, duration and frame rate where a feature store knows
+    them."""
+    content = read_json(path)
+    if isinstance(content, dict) and "results" in content:
+        videos = from_detections(read_predictions(path), min_score=min_score)
+    elif isinstance(content, dict) and "database" in content:
+        videos = from_annotations(read_activitynet(path))
+    else:
+        raise UserError(
+            f"{path}: neither predictions ('results') nor annotations ('database') in ActivityNet JSON"
+        )
+    for video in videos:
+        for i in video.intervals:
+            if not (isinstance(i.label, str) and math.isfinite(i.start) and math.isfinite(i.end)):
+                raise UserError(f"{path}: video {video.video_id!r}: {i!r} is not a labelled interval")
+    store = store if store is not None else _store_beside(path)
+    if store is None:
+        return videos
+    known = sidecars(store, [video.video_id for video in videos])
+    return [_with_sidecar(video, known.get(video.video_id)) for video in videos]
+
+
+def sidecars(store: Path, video_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Sidecars of those videos that any stream of the store holds."""
+    streams = every_stream(store)
+    found = {}
+    for video_id in video_ids:
+        for stream in streams:
+            if _safe(video_id) and stream.sidecar_path(video_id).is_file():
+                found[video_id] = stream.sidecar(video_id)
+                break
+    return found
+
+
+def every_stream(store: Path) -> list[Stream]:
+    """All streams of a store, also where several have one name."""
+    folders = sorted(path.parent.name for path in Path(store).glob("*/stream.json"))
+    if not folders:
+        open_streams(store)  # says what is wrong with the folder
+    return [stream for name in folders for stream in open_streams(store, [name]).values()]
+
+
+def _safe(video_id: str) -> bool:
+    return bool(video_id) and not video_id.startswith(".") and not set(video_id) & set("/\\\x00")
+
+
+def _with_sidecar(video: LabelledVideo, sidecar: dict[str, Any] | None) -> LabelledVideo:
+    if not sidecar:
+        return video
+    source = sidecar.get("source")
+    return dataclasses.replace(
+        video,
+        source=Path(source) if source else None,
+        duration=sidecar.get("duration", video.duration),
+        fps=sidecar.get("video_fps"),
+    )
+
+
+def _store_beside(path: Path) -> Path | None:
+    if not (path.parent / "config.yaml").is_file():
+        return None
+    from wtal.runs import RunFolder
+
+    store = Path(RunFolder(path.parent).config().data.features)
+    return store if store.is_dir() else None
