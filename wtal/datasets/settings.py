@@ -1,4 +1,4 @@
-"""Settings of the data: where annotations and features lie, and which videos are for what."""
+"""Settings of the data: which annotations, which features, which videos train and which test."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,25 +8,42 @@ from feature_extraction.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Annotations, features, splits."""
+    """Annotations, features and splits. Paths are relative to the working directory."""
 
     annotations: str = ""
-    """Annotation file or folder."""
+    """File or folder of annotations."""
+    format: Literal["activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl"] = "activitynet"
+    """Layout of `annotations`; `docs/data.md` and `wtal.datasets.load.FORMATS` say what each one is."""
+    annotations_extra: str | None = None
+    """Second path, for layouts that have one (video table of `bmn`, split folder of `thumos-json`, Ambiguous file of
+    `thumos-npy`, durations folder of `thumos-txt`, class list of `csv` and `jsonl`). None: beside the first one."""
     features: str = ""
-    """Feature store."""
-    train_subset: str = "training"
-    """Subset whose video-level labels train."""
-    test_subset: str = "validation"
-    """Subset that is evaluated."""
-    exclude: tuple[str, ...] = ()
-    """Video ids to leave out."""
+    """Root of the feature store."""
+    streams: tuple[str, ...] = ("rgb", "flow", "clip")
+    """Feature streams to read, by name (`rgb`), or by name and identity (`rgb-1a2b3c4d`) where there are several."""
+    features_prefix: str = ""
+    """Put before an annotated video's id to find its features (`v_` for many ActivityNet stores)."""
     missing: Literal["error", "skip"] = "error"
-    """What to do about annotated videos without features."""
+    """Videos without features: stop, or go on without them, name them, and end with exit code 3."""
+    train_subset: tuple[str, ...] = ("training",)
+    """Subsets of the annotations to train on (letter case ignored)."""
+    test_subset: tuple[str, ...] = ("validation",)
+    """Subsets of the annotations to test on (letter case ignored)."""
+    exclude: Literal["none", "thumos14-213", "thumos14-212", "thumos14-211", "thumos14-210"] = "none"
+    """Named list of videos to leave out: see `wtal.datasets.splits.EXCLUSIONS`."""
     held_out: float = 0.0
-    """Share of the training videos kept out of training, for choosing things without the evaluation videos."""
+    """Part of the training videos, 0 to 0.5, kept from training to choose a checkpoint or a threshold on. The test
+    subset is never used for that."""
     held_out_seed: int = 0
-    """Seed of that choice."""
+    """Which videos are held out."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.held_out < 1:
-            raise UserError(f"data.held_out must be in [0, 1), got {self.held_out}")
+        for name in ("streams", "train_subset", "test_subset"):
+            if not getattr(self, name):
+                raise UserError(f"data.{name} is empty; name at least one")
+        if repeated := {name for name in self.streams if self.streams.count(name) > 1}:
+            raise UserError(f"data.streams names {sorted(repeated)[0]!r} twice")
+        if not 0 <= self.held_out <= 0.5:
+            raise UserError(f"data.held_out must be in [0, 0.5], got {self.held_out}")
+        if both := {n.lower() for n in self.train_subset} & {n.lower() for n in self.test_subset}:
+            raise UserError(f"data: subset {sorted(both)[0]!r} is in both train_subset and test_subset")

@@ -1,13 +1,109 @@
-"""Settings of inference."""
+"""Settings of inference: from frame and video scores to detections."""
 
+import math
 from dataclasses import dataclass
+from typing import Literal
+
+from feature_extraction.errors import UserError
+
+Signal = Literal["cas", "attention", "product"]
+Scaling = Literal["minmax", "absolute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalPass:
+    """One more signal to threshold, beside the first one."""
+
+    signal: Signal = "attention"
+    """`cas`: frame probability of the class; `attention`: class-agnostic actionness; `product`: both multiplied."""
+    thresholds: tuple[float, ...] = (0.5,)
+    """Proposals are the runs of snippets strictly above each of these."""
+    scaling: Scaling = "absolute"
+    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left alone)."""
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.thresholds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """Thin for now."""
+    """From frame and video scores to detections. The defaults are our reading of the paper (preset `paper`)."""
 
-    class_threshold: float = 0.5
-    """Share of the best class."""
+    class_rule: Literal["relative", "absolute", "top"] = "relative"
+    """Which classes of a video are localised: those whose video score is above `class_threshold` times the best
+    class's (`relative`), above `class_threshold` (`absolute`), or the `class_top` best (`top`). The best class always
+    is. The paper's theta_cls = 0.85 on a softmax over classes would by itself keep at most one class in a video where
+    two may be present, so it is read as relative."""
+    class_threshold: float = 0.85
+    """theta_cls, 0..1."""
+    class_top: int = 1
+    """Classes of a video under the rule `top`."""
+    fusion: Literal["none", "average", "weighted"] = "none"
+    """Average this branch's frame and video scores with the other branch's (Table 4 of the paper)."""
+    fusion_weight: float = 0.5
+    """Weight of this branch under `weighted`; the other branch has the rest."""
+    signal: Signal = "cas"
+    """What is thresholded. `cas`: frame probability of the class; `attention`: class-agnostic actionness, with the
+    same proposals for every class; `product`: both multiplied."""
     thresholds: tuple[float, ...] = (0.45,)
-    """On frame scores."""
+    """theta_loc. Proposals are the runs of snippets strictly above each of these."""
+    scaling: Scaling = "minmax"
+    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left alone);
+    `absolute`: thresholds apply to the scores as they are. Silent in the paper."""
+    more: tuple[ProposalPass, ...] = ()
+    """Further signals to threshold; their proposals join the first one's."""
+    upsample: int = 1
+    """Positions per snippet: signals are interpolated linearly to a finer axis before thresholding."""
+    min_length: float = 0.0
+    """Shortest proposal kept, in snippets (not in upsampled positions)."""
+    score: Literal["max", "mean", "oic"] = "max"
+    """Score of a proposal: largest or mean value inside, or outer-inner contrast (mean inside less mean around)."""
+    score_signal: Signal = "cas"
+    """What the score is computed from."""
+    score_scaling: Scaling = "absolute"
+    """Scaling of `score_signal`. With `minmax` and `max` the best proposal of every video scores 1."""
+    oic_lambda: float = 0.25
+    """Outer-inner contrast: length of the surroundings on each side, in lengths of the proposal."""
+    gamma: float = 0.0
+    """Weight of the video's score of the class, added to the proposal's score."""
+    nms: Literal["none", "hard", "gaussian", "linear"] = "gaussian"
+    """Suppression among the proposals of one class: `hard` drops those above `nms_tiou`; `gaussian` multiplies by
+    exp(-tIoU^2 / nms_sigma); `linear` multiplies by 1 - tIoU above `nms_tiou`. The tIoU is exact, in seconds."""
+    nms_sigma: float = 0.3
+    """Sigma of `gaussian`."""
+    nms_tiou: float = 0.5
+    """tIoU threshold of `hard` and `linear`."""
+    score_floor: float | None = None
+    """Detections that score lower, after suppression, are dropped."""
+    max_detections: int = 0
+    """Most detections of a video, the best ones; 0: no limit."""
+
+    def __post_init__(self) -> None:
+        _check_thresholds(self.thresholds)
+        for name in ("class_threshold", "fusion_weight", "nms_tiou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"inference.{name} must be in [0, 1], got {getattr(self, name)}")
+        for name, least in (("class_top", 1), ("upsample", 1), ("max_detections", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"inference.{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("min_length", "oic_lambda"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"inference.{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.nms_sigma < math.inf:
+            raise UserError(f"inference.nms_sigma must be a positive number, got {self.nms_sigma}")
+        if not math.isfinite(self.gamma) or (self.score_floor is not None and not math.isfinite(self.score_floor)):
+            raise UserError("inference.gamma and inference.score_floor must be finite numbers")
+
+    @property
+    def passes(self) -> tuple[ProposalPass, ...]:
+        """Every signal that is thresholded, the first one included."""
+        first = ProposalPass(signal=self.signal, thresholds=self.thresholds, scaling=self.scaling)
+        return (first, *self.more)
+
+
+def _check_thresholds(thresholds: tuple[float, ...]) -> None:
+    if not thresholds:
+        raise UserError("inference.thresholds is empty; give at least one, for example [0.45]")
+    for value in thresholds:
+        if not (math.isfinite(value) and 0 <= value < 1):
+            raise UserError(f"inference.thresholds must be in [0, 1), got {value}")

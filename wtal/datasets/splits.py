@@ -1,0 +1,90 @@
+"""Which videos train, which choose, which test; and the videos that the field leaves out of THUMOS14."""
+
+import hashlib
+from dataclasses import dataclass
+
+from feature_extraction.errors import UserError
+from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.settings import DataSettings
+
+EXCLUSIONS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    # The challenge's temporal test set.
+    "thumos14-213": (),
+    # 1292 has Ambiguous segments only. CO2-Net, DELU, P-MIL, RSKP and the other users of the npy layout.
+    "thumos14-212": ("video_test_0001292",),
+    # 0270 is annotated beyond its end. OpenTAD.
+    "thumos14-211": ("video_test_0001292", "video_test_0000270"),
+    # 1496 is annotated beyond its span. UM, BaSNet, CoLA and the other users of the json + split layout.
+    "thumos14-210": ("video_test_0001292", "video_test_0000270", "video_test_0001496"),
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The videos of an experiment; the three sets are disjoint and know the same classes."""
+
+    train: AnnotationSet
+    held_out: AnnotationSet
+    """Training videos kept from training, to choose on; empty where `held_out` is 0."""
+    test: AnnotationSet
+
+
+def without(annotations: AnnotationSet, exclusion: str) -> AnnotationSet:
+    """`annotations` less the videos of `EXCLUSIONS[exclusion]`; an unknown name is a `UserError`."""
+    if exclusion not in EXCLUSIONS:
+        raise UserError(f"exclusion {exclusion!r} is not one of {', '.join(EXCLUSIONS)}")
+    gone = set(EXCLUSIONS[exclusion])
+    return _pick(annotations, [video_id for video_id in annotations.videos if video_id not in gone])
+
+
+def split(annotations: AnnotationSet, settings: DataSettings) -> Splits:
+    """Cut `annotations` into training, held-out and test videos.
+
+    Raises `UserError` for an unknown subset and for training videos without a label (named and counted).
+    """
+    training = annotations.subset(*settings.train_subset)
+    require_labels(training)
+    held_out = hold_out(training, settings.held_out, settings.held_out_seed)
+    kept = [video_id for video_id in training.videos if video_id not in held_out]
+    return Splits(
+        _pick(training, kept), _pick(training, sorted(held_out)), annotations.subset(*settings.test_subset)
+    )
+
+
+def require_labels(training: AnnotationSet) -> None:
+    """Raise `UserError`, naming and counting them, where videos have no label: they cannot teach anything."""
+    bare = [video.video_id for video in training.videos.values() if not video.labels]
+    if bare:
+        raise UserError(
+            f"{len(bare)} training videos have no label: {', '.join(bare[:5])}{', ...' if len(bare) > 5 else ''}; "
+            "give each at least one class or take them out of the training subset"
+        )
+
+
+def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
+    """Ids of `round(fraction * videos)` training videos, spread over the classes in proportion.
+
+    The choice depends on the ids, the labels and `seed` alone, not on the order of the file. No class loses its last
+    training video, so fewer may be returned.
+    """
+    order = sorted(training.videos, key=lambda video_id: hashlib.sha256(f"{seed}:{video_id}".encode()).digest())
+    labels = {video_id: set(training.videos[video_id].labels) for video_id in order}
+    left = {name: sum(name in own for own in labels.values()) for name in training.classes}
+    lack = {name: fraction * count for name, count in left.items()}
+    chosen: set[str] = set()
+    while len(chosen) < round(fraction * len(order)):
+        free = [v for v in order if v not in chosen and all(left[name] > 1 for name in labels[v])]
+        if not free:
+            break
+        # Of the free videos the one whose classes lack most held-out videos; `max` keeps the first of equals.
+        best = max(free, key=lambda v: sum(lack[name] for name in labels[v]) / max(1, len(labels[v])))
+        chosen.add(best)
+        for name in labels[best]:
+            left[name] -= 1
+            lack[name] -= 1
+    return chosen
+
+
+def _pick(annotations: AnnotationSet, video_ids: list[str]) -> AnnotationSet:
+    return AnnotationSet(annotations.classes, {video_id: annotations.videos[video_id] for video_id in video_ids})
