@@ -8,8 +8,9 @@ from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import write_json
 from wtal.config import Config
 from wtal.datasets.annotations import AnnotationSet, Detection, write_predictions
-from wtal.datasets.features import FeatureSet
+from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.load import load_annotations
+from wtal.datasets.splits import split
 from wtal.inference.detect import detect
 from wtal.inference.scores import VideoScores
 from wtal.runs import ROWS, RunFolder
@@ -17,7 +18,6 @@ from wtal.scoring import load_row, row_sources, score_row, write_scores
 from wtal.strict import build, override, plain
 from wtal.summary import measure, summary_of
 from wtal.training.assemble import Branches, build_branches, open_features, pick_device
-from wtal.training.split import evaluation_split, training_split
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
@@ -28,11 +28,6 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     return build(Config, override(plain(config), overrides))
 
 
-def _assemble(config: Config, features: FeatureSet) -> tuple[AnnotationSet, Branches]:
-    annotations = load_annotations(config.data)
-    # the training split only shapes what is loaded over anyway (statistics, bias); checkpoints hold the real values
-    split = training_split(annotations, features, config.data)
-    return annotations, build_branches(config, features, annotations.classes, split.train)
 
 
 def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], store: Path | None) -> int:
@@ -44,8 +39,9 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     config = changed(run.config(), overrides)
     check_row(config, row)
     features = open_features(config, store)
-    annotations, branches = _assemble(config, features)
-    ids, missing = evaluation_split(annotations, features, config.data)
+    annotations = load_annotations(config.data)
+    ids, missing = available(features, sorted(split(annotations, config.data).test.videos), config.data.missing)
+    branches = build_branches(config, features, annotations.classes)
     device = pick_device(config.training.device)
     write_scores(config, run, branches, features, ids, device)
     rows = {name: load_scores(run, name, ids) for name in row_sources(config)}
@@ -119,9 +115,7 @@ def predict_videos(
     extraction = extract(list(videos), place, config.extraction, resolve=resolve)
     features = open_features(config, place)
     annotations = load_annotations(config.data)
-    trained = open_features(config)
-    split = training_split(annotations, trained, config.data)
-    branches = build_branches(config, trained, annotations.classes, split.train)
+    branches = build_branches(config, features, annotations.classes)
     source = row_sources(config)[row]
     device = pick_device(config.training.device)
     branch = load_row(run, source, branches).to(device)

@@ -113,8 +113,12 @@ class RunFolder:
         return [json.loads(line) for line in lines if line]
 
     def rewind(self, step: int) -> None:
-        """Drop the metrics of steps after `step`, which a resumed run will write again."""
-        kept = [record for record in self.records() if record["step"] <= step]
+        """Drop the metrics that a run resumed at `step` writes again: later steps', and the next phase's labels."""
+        kept = [
+            record
+            for record in self.records()
+            if record["step"] < step or (record["step"] == step and record["kind"] != "pseudo_labels")
+        ]
         with atomic_write(self.metrics, "w") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
 

@@ -16,7 +16,7 @@ from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import VideoScores
 from wtal.models.build import StreamedBranch
 from wtal.runs import ROWS, RunFolder
-from wtal.training.assemble import Branches
+from wtal.training.assemble import Branches, has_vlp
 from wtal.training.checkpoint import load_checkpoint
 from wtal.training.schedule import Phase, plan
 from wtal.training.teacher import frame_scores, score_videos
@@ -39,10 +39,9 @@ def row_sources(config: Config) -> dict[str, RowSource]:
     """
     phases = plan(config.schedule)
     first, later = config.pseudo_labels.first, config.pseudo_labels.later
-    sources = {
-        "cbp_warmup": RowSource("warmup", "cbp", first),
-        "vlp_raw": RowSource(None, "raw_vlp", first),
-    }
+    sources = {"cbp_warmup": RowSource("warmup", "cbp", first)}
+    if has_vlp(config):
+        sources["vlp_raw"] = RowSource(None, "raw_vlp", first)
     if last_b := _last(phases, "B"):
         sources["vlp"] = RowSource(last_b.name, "vlp", later)
     if last_f := _last(phases, "F"):

@@ -63,3 +63,15 @@ def world_config(folder: Path, **sections) -> Config:
 def world(tmp_path):
     make_world(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def make_config(world):
+    """`make_config(out="name", section={...})`: a configuration for this test's world, in a run folder of that name."""
+    return lambda out="run", **sections: world_config(world, out=str(world / out), **sections)
+
+
+@pytest.fixture
+def generate():
+    """The generator of a world, for tests that want another size or seed."""
+    return make_world

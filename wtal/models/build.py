@@ -122,7 +122,9 @@ def build_cbp(
     if settings.name in BACKBONES:
         backbone = BACKBONES[settings.name](settings, join.feature_dim)
         pooling = make_pooling(settings.pooling, num_classes, backbone.feature_dim)
-        branch: nn.Module = PooledCBP(backbone, pooling, num_classes, settings.activation, typical_length)
+        branch: nn.Module = PooledCBP(
+            backbone, pooling, num_classes, settings.activation, typical_length, settings.instance_weight
+        )
     else:
         branch = PLUG_INS[settings.name](settings, join.feature_dim, num_classes)
     return StreamedBranch(streams, norms[settings.input_norm](), join, branch)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from feature_extraction.errors import UserError
+from wtal.models.pooling import POOLINGS
 from wtal.models.pooling_settings import PoolingSettings
 
 
@@ -43,7 +44,16 @@ class CBPSettings:
     pooling: PoolingSettings = PoolingSettings()
     """Frame scores to video score; `topk` is equation (1)."""
 
+    instance_weight: float | None = None
+    """lambda of the bag+instance loss (Zhou et al., 2017); none: the bag's cross-entropy alone. Heads of the
+    probability space only."""
+
     def __post_init__(self) -> None:
+        if self.instance_weight is not None and POOLINGS[self.pooling.name].space == "logit" and not self.pooling.space:
+            raise UserError(
+                f"cbp.instance_weight needs frame probabilities; pooling {self.pooling.name!r} works on logits: set "
+                "cbp.pooling.space=prob or another head"
+            )
         if self.width % self.heads:
             raise UserError(f"cbp.width {self.width} is not a multiple of cbp.heads {self.heads}")
         if not self.streams:

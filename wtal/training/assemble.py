@@ -21,11 +21,12 @@ from wtal.shipped import resolve
 
 @dataclass(frozen=True)
 class Branches:
-    """The networks of a run. `raw_vlp` is frozen CLIP with a fixed text."""
+    """The networks of a run. `raw_vlp` is frozen CLIP with a fixed text. A run of the CBP branch alone on features
+    without CLIP's has neither VLP."""
 
     cbp: StreamedBranch
-    vlp: StreamedBranch
-    raw_vlp: StreamedBranch
+    vlp: StreamedBranch | None
+    raw_vlp: StreamedBranch | None
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,25 +41,33 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def needed_streams(config: Config) -> tuple[str, ...]:
-    """Feature streams that the two branches read."""
-    return tuple(dict.fromkeys((*config.cbp.streams, config.vlp.stream)))
+def has_vlp(config: Config) -> bool:
+    """Whether the run has a VLP branch: only a warm-up on features without its stream goes without."""
+    streams = {name.split("-")[0] for name in config.data.streams}
+    return config.vlp.stream in streams or config.schedule.strategy != "warmup_only"
 
 
-def build_branches(config: Config, features: FeatureSet, classes: Sequence[str], train_ids: Sequence[str]) -> Branches:
+def build_branches(
+    config: Config, features: FeatureSet, classes: Sequence[str], train_ids: Sequence[str] = ()
+) -> Branches:
     """Both branches with fresh weights drawn from the seed, and frozen CLIP.
 
-    The text tower is loaded only where texts are not precomputed.
+    `train_ids`: videos that input statistics and first biases are measured on; none where a checkpoint will be
+    loaded, which holds them. The text tower is loaded only where texts are not precomputed.
     """
     torch.manual_seed(config.seed)
     dims = features.dims
-    if config.vlp.stream not in dims:
+    vlp = has_vlp(config)
+    if vlp and config.vlp.stream not in dims:
         raise UserError(f"vlp.stream {config.vlp.stream!r} is not in the feature store, which has: {', '.join(dims)}")
     statistics = None
-    if config.cbp.input_norm == "standard":
-        statistics = stream_statistics(features, train_ids, [*config.cbp.streams, config.vlp.stream])
+    if config.cbp.input_norm == "standard" and train_ids:
+        own = [*config.cbp.streams, *([config.vlp.stream] if config.cbp.early_fusion != "none" else [])]
+        statistics = stream_statistics(features, train_ids, own)
     typical = float(np.median([min(features.length(v), config.optimizer.snippets) for v in train_ids] or [100]))
     cbp = build_cbp(config.cbp, dims, len(classes), config.vlp.stream, typical, statistics)
+    if not vlp:
+        return Branches(cbp, None, None)
     clip = None if config.vlp.text_embeddings and config.vlp.text != "learned" else text_tower(config)
     width = dims[config.vlp.stream]
     if clip is not None and clip.embed_dim != width:
@@ -69,8 +78,8 @@ def build_branches(config: Config, features: FeatureSet, classes: Sequence[str],
     scale = config.vlp.scale or (clip.logit_scale if clip is not None else 100.0)
     text_CD = fixed_text(config.vlp, classes, clip)
     bias_start = -scale * mean_cosine(features, train_ids, config.vlp.stream, text_CD)
-    vlp = build_vlp(config.vlp, width, classes, clip, bias_start, scale)
-    return Branches(cbp, vlp, build_raw_vlp(width, text_CD, scale, config.vlp.stream))
+    branch = build_vlp(config.vlp, width, classes, clip, bias_start, scale)
+    return Branches(cbp, branch, build_raw_vlp(width, text_CD, scale, config.vlp.stream))
 
 
 def text_tower(config: Config) -> FrozenClip:
@@ -111,7 +120,7 @@ def mean_cosine(features: FeatureSet, ids: Sequence[str], stream: str, text_CD: 
 
 
 def open_features(config: Config, store: Path | None = None) -> FeatureSet:
-    """The feature store of `data.features` (or another, of new videos) with the streams that the branches read."""
+    """The feature store of `data.features`, or another one, of new videos."""
     if store is None and not config.data.features:
         raise UserError("data.features is not set; name the feature store that `wtal extract` wrote")
-    return FeatureSet(store or Path(config.data.features), streams=needed_streams(config))
+    return FeatureSet(store or Path(config.data.features), config.data.streams, config.data.features_prefix)

@@ -67,8 +67,10 @@ class TrainingVideos:
         chosen += rng.integers(len(self), size=batch - len(chosen)).tolist()
         return np.array(chosen)
 
-    def batch(self, videos: np.ndarray, rows: slice, seed: int, step: int, snippets: int) -> Batch:
-        """Crops of at most `snippets` consecutive snippets, padded to the longest of the whole batch."""
+    def batch(
+        self, videos: np.ndarray, rows: slice, seed: int, step: int, snippets: int, streams: Sequence[str]
+    ) -> Batch:
+        """Crops of at most `snippets` consecutive snippets of `streams`, padded to the longest of the whole batch."""
         rng = np.random.default_rng([seed, 2, step])
         lengths = np.minimum(self.lengths[videos], snippets)
         starts = np.array([rng.integers(self.lengths[v] - n + 1) for v, n in zip(videos, lengths, strict=True)])
@@ -78,7 +80,9 @@ class TrainingVideos:
         feature: dict[str, Tensor] = {}
         for slot, row in enumerate(here):
             start, length = int(starts[row]), int(lengths[row])
-            for name, stream_TD in self.features.read(self.ids[videos[row]]).items():
+            read = self.features.read(self.ids[videos[row]])
+            for name in streams:
+                stream_TD = read[name]
                 if name not in feature:
                     feature[name] = torch.zeros(len(here), longest, stream_TD.shape[1])
                 feature[name][slot, :length] = torch.from_numpy(stream_TD[start : start + length].astype(np.float32))

@@ -4,16 +4,15 @@ from pathlib import Path
 
 import torch
 
-from feature_extraction.errors import UserError
 from wtal.config import Config
 from wtal.datasets.annotations import AnnotationSet
-from wtal.datasets.features import FeatureSet
+from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.load import load_annotations
+from wtal.datasets.splits import split
 from wtal.runs import RunFolder, file_input
 from wtal.training.assemble import build_branches, open_features, pick_device
 from wtal.training.data import TrainingVideos, label_matrix
 from wtal.training.distributed import Processes, join_processes, leave_processes
-from wtal.training.split import training_split
 from wtal.training.tracking import PhaseQuality, Tracker
 from wtal.training.trainer import Trainer, make_student
 
@@ -37,35 +36,31 @@ def train(config: Config) -> tuple[RunFolder, list[str]]:
 def _train(config: Config, device: torch.device, processes: Processes) -> tuple[RunFolder, list[str]]:
     annotations = load_annotations(config.data)
     features = open_features(config)
-    split = training_split(annotations, features, config.data)
+    train_ids, missing = available(features, sorted(split(annotations, config.data).train.videos), config.data.missing)
     run = RunFolder(Path(config.out))
     if processes.first:
         run.open(config, inputs_of(config, features))
     processes.wait()
 
-    videos = training_videos(features, annotations, split.train)
-    branches = build_branches(config, features, annotations.classes, split.train)
-    branches.cbp.to(device), branches.vlp.to(device), branches.raw_vlp.to(device)
-    settings = config.optimizer
-    students = {
-        "cbp": make_student(branches.cbp, settings.lr, settings.weight_decay, config.pseudo_labels.ema),
-        "vlp": make_student(branches.vlp, settings.vlp_lr, settings.weight_decay, config.pseudo_labels.ema),
-    }
-    quality = PhaseQuality(features, annotations, split.train, config.pseudo_labels.high)
+    videos = training_videos(features, annotations, train_ids)
+    branches = build_branches(config, features, annotations.classes, train_ids)
+    settings, ema = config.optimizer, config.pseudo_labels.ema
+    students = {"cbp": make_student(branches.cbp.to(device), settings.lr, settings.weight_decay, ema)}
+    if branches.vlp is not None:
+        students["vlp"] = make_student(branches.vlp.to(device), settings.vlp_lr, settings.weight_decay, ema)
+        branches.raw_vlp.to(device)
+    quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high)
     tracker = Tracker(run.path, config.training.tensorboard and processes.first)
     trainer = Trainer(
         config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device
     )
     trainer.fit()
     tracker.close()
-    return run, split.missing
+    return run, missing
 
 
 def training_videos(features: FeatureSet, annotations: AnnotationSet, ids: list[str]) -> TrainingVideos:
-    """Training videos with their labels. Raises `UserError` naming a video without a label."""
-    for video_id in ids:
-        if not annotations.videos[video_id].labels:
-            raise UserError(f"training video {video_id!r} has no label; label it or leave it out with data.exclude")
+    """Training videos with their labels."""
     labels = {video_id: annotations.videos[video_id].labels for video_id in ids}
     return TrainingVideos(features, ids, label_matrix(labels, ids, annotations.classes))
 

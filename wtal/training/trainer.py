@@ -105,7 +105,9 @@ class Trainer:
             tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
         ):
             for phase in phases:
-                if self.step < phase.end or (phase.steps == 0 and self.step == phase.first):
+                done = (self.run.checkpoints / f"{phase.name}.pt").is_file() and self.step >= phase.end
+                self.processes.wait()
+                if not done:
                     self._run_phase(phase, loader, bar)
 
     def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: tqdm) -> None:
@@ -136,7 +138,14 @@ class Trainer:
         part = settings.batch // settings.accumulate
         rows = self.processes.slice(part)
         return [
-            self.videos.batch(videos[i : i + part], rows, seed, step * settings.accumulate + n, settings.snippets)
+            self.videos.batch(
+                videos[i : i + part],
+                rows,
+                seed,
+                step * settings.accumulate + n,
+                settings.snippets,
+                self.students[phase.trains].branch.streams,
+            )
             for n, i in enumerate(range(0, settings.batch, part))
         ]
 

@@ -16,20 +16,26 @@ class PooledCBP(nn.Module):
 
     `backbone` maps `[B, T, D]` and the mask to `[B, T, W]` and says its `feature_dim`; `pooling` is a head of
     `wtal.models.pooling`. A head of the logit space trains with (1), one of the probability space with binary
-    cross-entropy or the bag+instance loss, as its settings say. `typical_length` in snippets places the classifier's
+    cross-entropy, or with the bag+instance loss where `instance_weight` is given. `typical_length` in snippets places the classifier's
     first bias where the head needs that (noisy-or).
     """
 
     pair_sampling = False
 
     def __init__(
-        self, backbone: nn.Module, pooling: PoolingHead, num_classes: int, activation: str, typical_length: float
+        self,
+        backbone: nn.Module,
+        pooling: PoolingHead,
+        num_classes: int,
+        activation: str,
+        typical_length: float = 100.0,
+        instance_weight: float | None = None,
     ) -> None:
         super().__init__()
         self.backbone, self.pooling = backbone, pooling
         self.classifier = nn.Linear(backbone.feature_dim, num_classes)
         nn.init.constant_(self.classifier.bias, pooling.frame_bias(typical_length))
-        self.activation = activation
+        self.activation, self.instance_weight = activation, instance_weight
         self.feature_dim = backbone.feature_dim
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
@@ -47,8 +53,8 @@ class PooledCBP(nn.Module):
         pooled = self.pooling(output.logit_BTC, mask_BT, output.feature_BTD)
         if self.pooling.space == "logit":
             bag = bag_cross_entropy(pooled.logit_BC, label_BC)
-        elif self.pooling.settings.loss == "bag_instance":
-            bag = bag_instance_loss(pooled, label_BC, mask_BT, self.pooling.settings.instance_weight)
+        elif self.instance_weight is not None:
+            bag = bag_instance_loss(pooled, label_BC, mask_BT, self.instance_weight)
         else:
             bag = binary_bag_loss(pooled, label_BC)
         return bag + self.pooling.regulariser(), {"bag": bag}

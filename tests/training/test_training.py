@@ -1,0 +1,182 @@
+"""Whole small runs: same seed same bits, exact resume after a stop at any step, two processes equal to one."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.files import read_json
+from wtal.prediction import predict_run
+from wtal.strict import dump
+from wtal.training.checkpoint import load_checkpoint
+from wtal.training.run import train
+from wtal.training.trainer import Trainer
+
+
+def weights(run):
+    state = load_checkpoint(run.checkpoints / "last.pt")["students"]
+    return {f"{branch}.{key}": value for branch in state for key, value in state[branch]["branch"].items()}
+
+
+def same(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may catch it and tidy up."""
+
+
+def train_killed_at(monkeypatch, config, calls):
+    """Train, dying in the middle of the step whose number (counted over restarts) is in `calls`, and starting again."""
+    original, count = Trainer._train_step, [0]
+
+    def dying(self, *arguments):
+        count[0] += 1
+        terms = original(self, *arguments)
+        if count[0] in calls:
+            raise Killed
+        return terms
+
+    monkeypatch.setattr(Trainer, "_train_step", dying)
+    while True:
+        try:
+            run, _ = train(config)
+            break
+        except Killed:
+            continue
+    monkeypatch.undo()
+    return run
+
+
+def test_same_seed_same_bits_other_seed_other_bits(make_config):
+    one, _ = train(make_config("one"))
+    two, _ = train(make_config("two"))
+    other, _ = train(make_config("other", seed=1))
+    assert same(weights(one), weights(two))
+    assert one.records() == two.records()
+    assert not same(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("calls", [{1}, {5, 6}, {12}, {13, 20}, {18, 19, 25, 33}])
+def test_a_killed_and_resumed_run_is_the_unbroken_one(make_config, monkeypatch, calls):
+    unbroken, _ = train(make_config("unbroken"))
+    killed = train_killed_at(monkeypatch, make_config("killed"), calls)
+    assert same(weights(unbroken), weights(killed))
+    assert unbroken.records() == killed.records()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"cbp": {"name": "co2net"}},
+        {"cbp": {"name": "delu", "activation": "softmax"}},
+        {"cbp": {"name": "um", "um_margin": 5.0}},
+        {"cbp": {"name": "convolution", "input_norm": "standard", "pooling": {"name": "generalized_mean"}}},
+        {"pseudo_labels": {"ema": 0.9, "adaptive": True, "agreement": "drop"}},
+    ],
+    ids=["co2net", "delu", "um", "generalized_mean", "ema"],
+)
+def test_every_variant_resumes_exactly(make_config, monkeypatch, sections):
+    unbroken, _ = train(make_config("unbroken", **sections))
+    killed = train_killed_at(monkeypatch, make_config("killed", **sections), {7, 16, 29})
+    assert same(weights(unbroken), weights(killed))
+    assert unbroken.records() == killed.records()
+
+
+def test_a_finished_run_is_left_as_it_is(make_config):
+    run, _ = train(make_config())
+    before = (run.checkpoints / "last.pt").read_bytes(), run.metrics.read_bytes()
+    train(make_config())
+    assert before == ((run.checkpoints / "last.pt").read_bytes(), run.metrics.read_bytes())
+
+
+def test_alternation_trains_one_branch_at_a_time(make_config):
+    run, _ = train(make_config())
+    state = {name: load_checkpoint(run.checkpoints / f"{name}.pt") for name in ("warmup", "B1", "F1", "B2", "F2")}
+    assert same(state["warmup"]["cbp"], state["B1"]["cbp"]) and not same(state["warmup"]["vlp"], state["B1"]["vlp"])
+    assert same(state["B1"]["vlp"], state["F1"]["vlp"]) and not same(state["B1"]["cbp"], state["F1"]["cbp"])
+    assert same(state["F1"]["cbp"], state["B2"]["cbp"]) and same(state["B2"]["vlp"], state["F2"]["vlp"])
+    kinds = [(r["phase"], r["kind"]) for r in run.records() if r["kind"] != "train"]
+    assert kinds == [
+        ("warmup", "phase_end"),
+        *((p, k) for p in ("B1", "F1", "B2", "F2") for k in ("pseudo_labels", "phase_end")),
+    ]
+
+
+@pytest.mark.parametrize(
+    "strategy,phases", [("warmup_only", []), ("only_b", ["B1"]), ("only_f", ["F1"]), ("alternate", ["B1", "F1", "B2", "F2"])]
+)
+def test_strategies_run_their_phases_and_rows(make_config, world, strategy, phases):
+    config = make_config(schedule={"strategy": strategy})
+    run, _ = train(config)
+    assert sorted(p.stem for p in run.checkpoints.glob("*.pt")) == sorted(["last", "warmup", *phases])
+    assert predict_run(run, world / "predictions.json", "ours", (), None) == 0
+    rows = read_json(run.summary)["rows"]
+    assert set(rows) == {"cbp_warmup", "vlp_raw", "ours"} | ({"vlp"} if any(p[0] == "B" for p in phases) else set())
+    if strategy in ("warmup_only", "only_b"):
+        assert rows["ours"] == rows["cbp_warmup"]
+    for values in rows.values():
+        assert set(values) == {"mAP", "average_mAP", "fg_miou", "bg_miou"}
+        assert all(0 <= v <= 1 for v in [*values["mAP"].values(), values["average_mAP"], values["fg_miou"]])
+
+
+def test_accumulated_parts_train_and_differ_only_in_the_batch_losses(make_config):
+    whole, _ = train(make_config("whole", cbp={"dropout_in": 0.0, "dropout_out": 0.0}))
+    parts, _ = train(make_config("parts", cbp={"dropout_in": 0.0, "dropout_out": 0.0}, optimizer={"accumulate": 3}))
+    first = [next(r for r in run.records() if r["kind"] == "train") for run in (whole, parts)]
+    # equation (1) is a mean over videos, so the warm-up's loss does not depend on how a batch is cut
+    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=0.2)
+
+
+def test_bf16_trains(make_config):
+    run, _ = train(make_config(optimizer={"precision": "bf16"}))
+    assert all(torch.isfinite(w).all() for w in weights(run).values())
+
+
+def test_torchrun_with_two_processes_equals_one(make_config, world):
+    one, _ = train(make_config("one", optimizer={"lr": 1e-3, "vlp_lr": 1e-3}))
+    config = make_config("two", optimizer={"lr": 1e-3, "vlp_lr": 1e-3})
+    (world / "two.yaml").write_text(dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29517"]
+    done = subprocess.run(
+        [*command, "-m", "wtal", "train", str(world / "two.yaml")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = type(one)(world / "two")
+    for ours, theirs in zip(one.records(), two.records(), strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in ours.items():
+            if isinstance(value, float):
+                assert theirs[name] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, ours)
+    for name, value in weights(one).items():
+        torch.testing.assert_close(weights(two)[name], value, atol=2e-3, rtol=1e-2)
+
+
+def test_inputs_that_cannot_be(make_config, world):
+    train(make_config())
+    with pytest.raises(UserError, match="holds another run .*optimizer.lr was 0.003, now 0.001"):
+        train(make_config(optimizer={"lr": 1e-3}))
+    (world / "full").mkdir()
+    (world / "full" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty and no run"):
+        train(make_config("full"))
+    with pytest.raises(UserError, match="'clap' is not in the feature store|no stream 'clap'"):
+        train(make_config("a", vlp={"stream": "clap"}))
+    with pytest.raises(UserError, match="multiple of"):
+        train(make_config("b", optimizer={"accumulate": 4}))
+    with pytest.raises(UserError, match="in no annotation"):
+        train(make_config("c", data={"train_subset": ["mine"]}))
+    assert not (world / "a").exists() and not (world / "c").exists()
+
+
+def test_a_diverging_run_says_at_which_step(make_config):
+    with pytest.raises(RunFailure, match="phase .* at step .*optimizer.lr"):
+        train(make_config(optimizer={"lr": 1e20}))
