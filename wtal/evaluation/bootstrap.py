@@ -103,8 +103,13 @@ def bootstrap_map(
     settings: BootstrapSettings | None = None,
 ) -> BootstrapResult:
     """`detection_map` with a percentile interval for each mAP. Arguments and errors as there."""
-    settings = settings or BootstrapSettings()
-    assignment = assign(ground_truth, predictions, protocol, tiou)
+    return intervals_of(
+        assign(ground_truth, predictions, protocol, tiou), protocol, settings or BootstrapSettings()
+    )
+
+
+def intervals_of(assignment: Assignment, protocol: str, settings: BootstrapSettings) -> BootstrapResult:
+    """`bootstrap_map` of an assignment that was made under `protocol`."""
     weight_RV = draw_weights(len(assignment.problem.videos), settings)
     return _with_intervals(assignment, protocol, weight_RV, settings)[0]
 

@@ -6,13 +6,15 @@ everyone agrees on the order of turns: all propose to their best choice at once,
 whose turn is earliest, the refused ask their next choice, until no one is left. Each round is a few array operations
 over all videos, classes and detections; refusals are few, so rounds are few.
 
-Legend: P proposers, I items (what is proposed to), K thresholds.
+Legend: P proposers, I items (what is proposed to), Q pairs of the two, K thresholds, N detections.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from wtal.evaluation.arrays import Segments
 
 BLOCK_PAIRS = 1 << 20
 """Pairs of proposer and item looked at together: bounds the memory (about 100 bytes a pair)."""
@@ -79,6 +81,28 @@ def greedy_match(
             match_KP[k, proposer] = item
             free_KI[k, item] = False
     return match_KP
+
+
+def best_overlap(
+    found: Segments, truth: Segments, block_pairs: int = BLOCK_PAIRS
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each detection the ground truth of any class in its video with the highest tIoU, and that tIoU.
+
+    Of equal overlaps one of the detection's own class wins, then the first in file order. Returns int64 `[N]` (-1: the
+    video has no ground truth) and float64 `[N]`.
+    """
+    nearest_N = np.full(len(found), -1, dtype=np.int64)
+    overlap_N = np.zeros(len(found))
+    for proposer_Q, item_Q in _pair_blocks(found.video, truth.video, block_pairs):
+        overlap_Q = intersection_over_union(
+            found.start[proposer_Q], found.end[proposer_Q], truth.start[item_Q], truth.end[item_Q]
+        )
+        other_Q = found.label[proposer_Q] != truth.label[item_Q]
+        order = np.lexsort((other_Q, -overlap_Q, proposer_Q))
+        first = order[np.flatnonzero(np.diff(proposer_Q[order], prepend=-1))]
+        nearest_N[proposer_Q[first]] = item_Q[first]
+        overlap_N[proposer_Q[first]] = overlap_Q[first]
+    return nearest_N, overlap_N
 
 
 def _pair_blocks(

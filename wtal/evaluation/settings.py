@@ -55,3 +55,24 @@ class BootstrapSettings:
             raise UserError(f"confidence must be between 0 and 1, got {self.confidence}")
         if self.seed < 0:
             raise UserError(f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class DiagnosisSettings:
+    """How detections are diagnosed (DETAD; Alwassel et al., ECCV 2018)."""
+
+    bins: str = "quantile"
+    """Bins of length, coverage and count: `thumos14` and `activitynet` as DETAD has them, or `quantile` (quintiles)."""
+    limit: int = 10
+    """Detections looked at in each class: so many times its ground truths, the best-scored ones."""
+    low_tiou: float = 0.1
+    """Below this overlap a false positive is background."""
+
+    def __post_init__(self) -> None:
+        from wtal.evaluation.characteristics import BINS
+
+        if self.bins not in BINS:
+            raise UserError(f"unknown bins {self.bins!r}; there are: {', '.join(BINS)}")
+        if self.limit < 1:
+            raise UserError(f"limit must be at least 1, got {self.limit}")
+        check_tiou((self.low_tiou,))
