@@ -9,6 +9,7 @@ from dataclasses import asdict
 from fractions import Fraction
 from multiprocessing import get_context
 from pathlib import Path
+from typing import IO
 
 import av
 import cv2
@@ -129,15 +130,14 @@ def _flight(
     return np.stack([x_F, np.minimum(y_F, stance - 0.05 * height), np.full_like(x_F, origin_3[2])], axis=1)
 
 
-def write_video(path: Path, video_FHW3: np.ndarray, fps: float, crf: int) -> None:
-    """Write uint8 RGB frames as H.264 in MP4 (yuv420p: a browser plays it), whole or not at all.
+def encode_video(stream: IO[bytes], video_FHW3: np.ndarray, fps: float, crf: int) -> None:
+    """Encode uint8 RGB frames as H.264 in MP4 (yuv420p: a browser plays it) into a seekable binary stream.
 
     One encoder thread and bit-exact muxing: the same frames give the same bytes with the same libx264.
     """
     rate = Fraction(fps).limit_denominator(1000)
-    with atomic_write(path) as stream, av.open(stream, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        options = {"crf": str(crf), "preset": "veryfast", "threads": "1"}
-        coded = container.add_stream("libx264", rate=rate, options=options)
+    with av.open(stream, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        coded = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
         coded.width, coded.height, coded.pix_fmt = video_FHW3.shape[2], video_FHW3.shape[1], "yuv420p"
         coded.codec_context.thread_count = 1
         for picture in video_FHW3:
@@ -148,7 +148,8 @@ def write_video(path: Path, video_FHW3: np.ndarray, fps: float, crf: int) -> Non
 def _render_one(job: tuple[VideoScript, Path, SandboxSettings]) -> str:
     script, path, settings = job
     cv2.setNumThreads(1)
-    write_video(path, draw_frames(script, settings), script.fps, settings.crf)
+    with atomic_write(path) as stream:
+        encode_video(stream, draw_frames(script, settings), script.fps, settings.crf)
     return script.video_id
 
 
