@@ -45,7 +45,8 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     device = pick_device(config.training.device)
     write_scores(config, run, branches, features, ids, device)
     rows = {name: load_scores(run, name, ids) for name in row_sources(config)}
-    detections = detections_of(config, annotations.classes, rows[row], rows.get("vlp") or rows.get("vlp_raw"))
+    second = other_row(config)
+    detections = detections_of(config, annotations.classes, rows[row], rows[second] if second else None)
     write_predictions(out, detections, details=f"wtal, row {row}")
     if row == "ours" and out.resolve() != run.predictions.resolve():
         write_predictions(run.predictions, detections, details=f"wtal, row {row}")
@@ -63,6 +64,12 @@ def check_row(config: Config, row: str) -> None:
     sources = row_sources(config)
     if row not in sources:
         raise UserError(f"row {row!r} is not one of this run's: {', '.join(sources)}")
+
+
+def other_row(config: Config) -> str | None:
+    """The row that settings with fusion fuse with: the trained VLP, else frozen CLIP, else none."""
+    sources = row_sources(config)
+    return next((row for row in ("vlp", "vlp_raw") if row in sources), None)
 
 
 def load_scores(run: RunFolder, row: str, ids: Sequence[str]) -> dict[str, VideoScores]:
@@ -91,7 +98,8 @@ def summarise(
     if not videos:
         return None
     truth = AnnotationSet(annotations.classes, videos)
-    other = rows.get("vlp") or rows.get("vlp_raw")
+    second = other_row(config)
+    other = rows[second] if second else None
     measured = {row: measure(config, truth, rows[row], other) for row in ROWS if row in rows}
     summary = summary_of(config, truth, measured)
     write_json(run.summary, summary)

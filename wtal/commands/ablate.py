@@ -1,0 +1,25 @@
+"""One of the paper's tables: train and measure every variant over several seeds; what is there is not run again."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("table", choices=["table3", "table4", "table5", "table6", "pooling"], help="which table")
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all variants share")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds (default: 0 1 2)")
+    parser.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/ablate-<CONFIG>)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: one a core)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
+
+
+def run(options: argparse.Namespace) -> int:
+    from wtal.ablation import markdown, run_table
+
+    out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
+    table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs)
+    print(json.dumps(table, indent=1) if options.json else markdown(table), end="\n" if options.json else "")
+    return 0
