@@ -17,6 +17,7 @@ from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
 from wtal.report.names import file_names, link
 from wtal.report.payload import video_script
 from wtal.report.strip import strip
+from wtal.runs import RunFolder
 
 MARKER = "wtal-report"
 """Name of the file that says a folder is a report, so that only our own folders are written over."""
@@ -71,6 +72,14 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
         ),
     )
     return out / "index.html"
+
+
+def report_run(run: RunFolder, out: Path | None = None, *, bundle: bool = False) -> Path:
+    """The report of a run folder, in `report/` inside it unless `out` says otherwise; returns its index
+    page."""
+    from wtal.report.read_run import read_run  # brings the evaluation and its imports with it
+
+    return build_report(out or run.path / "report", read_run(run), bundle=bundle)
 
 
 def results_table(run: ReportData) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from markupsafe import Markup, escape
 
 from wtal.report.data import Chart
 
-WIDTH, HEIGHT = 640, 240
+WIDTH, HEIGHT = 520, 220
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 34
 
 

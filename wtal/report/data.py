@@ -7,13 +7,10 @@ Legend: T snippets, C classes.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from wtal.datasets.annotations import Detection, Instance
 from wtal.inference.scores import VideoScores
-
-if TYPE_CHECKING:
-    from wtal.inference.settings import InferenceSettings
+from wtal.inference.settings import InferenceSettings
 
 ROW_NAMES = {
     # row of the method: how the pages, tables and figures name it, in the order they show it
@@ -98,7 +95,7 @@ class ReportData:
     videos: tuple[ReportVideo, ...]
     scores: Callable[[str], Mapping[str, VideoScores]]
     """Video id to scores by row (keys of `ROW_NAMES`; a row may be missing)."""
-    inference: "InferenceSettings"
+    inference: InferenceSettings
     facts: tuple[tuple[str, str], ...] = ()
     """Name and value, the summary at the head of the index page."""
     results: Mapping[str, Mapping[str, object]] = field(default_factory=dict)

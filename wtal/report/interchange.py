@@ -95,8 +95,8 @@ def to_annotations(
         for interval in video.intervals:
             if not 0 <= interval.start <= interval.end < float("inf"):
                 raise UserError(
-                    f"video {video.video_id!r}: {interval.label!r} at {interval.start} to {interval.end} is not "
-                    "a time span; expected 0 <= start <= end, in seconds"
+                    f"{video.video_id!r}: {interval.label!r} at {interval.start} to {interval.end} is not a "
+                    "time span; expected 0 <= start <= end, in seconds"
                 )
         ordered = sorted(video.intervals, key=lambda i: (i.start, i.end, i.label))
         instances = tuple(Instance(i.start, i.end, i.label) for i in ordered)

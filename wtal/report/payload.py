@@ -4,15 +4,19 @@ Legend: T snippets, C classes of the run, V classes carried to the page.
 """
 
 import base64
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from feature_extraction.errors import UserError
+from wtal.inference.detect import choose_classes, detect_arrays, fuse
 from wtal.inference.scores import VideoScores
 from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
 from wtal.report.strip import class_numbers
+from wtal.strict import plain
 
 MAIN_ROW = "ours"
 """The row whose detections are the run's `predictions.json`."""
@@ -35,20 +39,30 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
     Carried classes: those that any row selects for detection, the video's labels, those of its ground truth
     and detections; a hundred classes of half an hour would otherwise be megabytes.
     """
-    scores = data.scores(video.video_id)
+    scores = _fused(data, data.scores(video.video_id))
     index = {name: i for i, name in enumerate(data.classes)}
-    selected = {row: selected_classes(data, row_scores) for row, row_scores in scores.items()}
-    wanted = {i for kept in selected.values() for i in kept}
+    kept = {row: choose_classes(own.video_C, data.inference).tolist() for row, own in scores.items()}
+    wanted = {i for chosen in kept.values() for i in chosen}
     truth = video.ground_truth or ()
-    wanted |= {index[name] for name in video.labels if name in index}
-    wanted |= {index[item.label] for item in (*truth, *video.detections) if item.label in index}
-    carried = sorted(wanted)
-    position = {c: v for v, c in enumerate(carried)}
+    named = {*video.labels, *(item.label for item in (*truth, *video.detections))}
+    carried = sorted(wanted | {index[name] for name in named if name in index})
     numbers = class_numbers(video, data.classes)
     # A label that the run does not know (a corrected annotation, another class list) still has to be shown.
     strangers = [name for name in numbers if name not in index]
     names = [data.classes[c] for c in carried] + strangers
     place = {name: v for v, name in enumerate(names)}
+    position = {c: v for v, c in enumerate(carried)}
+    rows = [
+        {
+            "key": row,
+            "name": ROW_NAMES.get(row, row),
+            **_row(data, scores[row], carried),
+            "kept": [position[c] for c in kept[row]],
+            **_detections(data, scores[row], position),
+        }
+        for row in sorted(scores, key=lambda row: [*ROW_NAMES, row].index(row))
+    ]
+    truth_rows = [[t.start, t.end, place[t.label]] for t in sorted(truth, key=lambda t: (t.start, t.end))]
     return {
         "id": video.video_id,
         "duration": video.duration,
@@ -56,47 +70,47 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
         "labels": list(video.labels),
         "classes": names,
         "colors": [numbers[name] % 8 for name in names],
-        "truth": None
-        if video.ground_truth is None
-        else [[t.start, t.end, place[t.label]] for t in sorted(truth, key=lambda t: (t.start, t.end))],
+        "truth": None if video.ground_truth is None else truth_rows,
         "ambiguous": [list(segment) for segment in video.ambiguous],
         "detections": [[d.start, d.end, place[d.label], d.score] for d in video.detections],
         "main": MAIN_ROW,
-        "threshold": 0.45,
-        "rows": _rows(data, scores, carried, selected, position),
+        "settings": plain(data.inference),
+        "rows": rows,
     }
 
 
-def _rows(
-    data: ReportData,
-    scores: Mapping[str, VideoScores],
-    carried: list[int],
-    selected: Mapping[str, list[int]],
-    position: Mapping[int, int],
-) -> list[dict[str, Any]]:
-    order = [row for row in ROW_NAMES if row in scores] + [row for row in scores if row not in ROW_NAMES]
-    rows = []
-    for row in order:
-        row_scores = scores[row]
-        rows.append(
-            {
-                "key": row,
-                "name": ROW_NAMES.get(row, row),
-                "T": int(row_scores.frame_TC.shape[0]),
-                "grid": [row_scores.grid.fps, row_scores.grid.window, row_scores.grid.stride],
-                "duration": row_scores.duration,
-                "frame": _floats(row_scores.frame_TC[:, carried]),
-                "video": [float(v) for v in row_scores.video_C[carried]],
-                "kept": [position[c] for c in selected[row]],
-                "detections": [],
-            }
-        )
-    return rows
+def _fused(data: ReportData, scores: Mapping[str, VideoScores]) -> dict[str, VideoScores]:
+    """The scores that detection sees: where the settings fuse, each row with the VLP's, as prediction does
+    it."""
+    other = scores.get("vlp") or scores.get("vlp_raw")
+    return {row: fuse(own, other, data.inference) for row, own in scores.items()}
 
 
-def selected_classes(data: ReportData, scores: VideoScores) -> list[int]:
-    """Indices of the classes that detection keeps for this video."""
-    return []
+def _row(data: ReportData, scores: VideoScores, carried: list[int]) -> dict[str, Any]:
+    attention = None if scores.attention_T is None else _floats(scores.attention_T)
+    return {
+        "T": int(scores.frame_TC.shape[0]),
+        "grid": [scores.grid.fps, scores.grid.window, scores.grid.stride],
+        "duration": scores.duration,
+        "frame": _floats(scores.frame_TC[:, carried]),
+        "video": [float(value) for value in scores.video_C[carried]],
+        "attention": attention,
+    }
+
+
+def _detections(data: ReportData, scores: VideoScores, position: Mapping[int, int]) -> dict[str, Any]:
+    try:
+        found = detect_arrays(scores, dataclasses.replace(data.inference, fusion="none"))
+    except UserError as error:
+        # Settings that ask for a signal that this branch does not have: its scores are shown, detections
+        # are not.
+        return {"detections": [], "problem": str(error)}
+    columns = (found.start_N, found.end_N, found.class_N, found.score_N)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return {
+        "detections": [[start, end, position[c], score] for start, end, c, score in rows],
+        "problem": None,
+    }
 
 
 def _floats(values: np.ndarray) -> str:

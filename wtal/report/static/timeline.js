@@ -168,10 +168,9 @@ function wtalVideo(data) {
     for (const row of [...rows].reverse()) {
       if (!state.rows.has(row.key)) continue;
       const main = row.key === data.main;
-      const values = wtalProposals.drawn(row, c, data);
-      const second = row.grid[2] / row.grid[0];
+      const { values, second } = wtalProposals.drawn(row, c, data);
       const first = Math.max(0, Math.floor(state.from / second) - 1);
-      const last = Math.min(row.T - 1, Math.ceil(state.to / second) + 1);
+      const last = Math.min(values.length - 1, Math.ceil(state.to / second) + 1);
       // More snippets than pixels: keep each pixel column's extremes, which is what one would see.
       const every = Math.max(1, Math.floor((last - first) / (2 * w)));
       const points = [];
@@ -280,8 +279,9 @@ function wtalVideo(data) {
 
   function scoreText(c, t) {
     return rows.filter((row) => state.rows.has(row.key)).map((row) => {
-      const at = Math.min(row.T - 1, Math.max(0, Math.floor((t * row.grid[0]) / row.grid[2])));
-      return row.name + ": " + wtalProposals.drawn(row, c, data)[at].toFixed(3);
+      const { values, second } = wtalProposals.drawn(row, c, data);
+      const at = Math.min(values.length - 1, Math.max(0, Math.floor(t / second)));
+      return row.name + ": " + (values.length ? values[at].toFixed(3) : "no scores");
     }).join("\n");
   }
 
@@ -310,9 +310,8 @@ function wtalVideo(data) {
   function setTheta(theta) {
     state.theta = theta;
     for (const row of rows) state.found.set(row.key, theta === null ? defaults.get(row.key) : detect(row, theta));
-    const shown = theta === null ? data.threshold : theta;
-    $("threshold").value = shown;
-    $("threshold-value").textContent = theta === null ? wtalProposals.thresholdText(data) : shown.toFixed(2);
+    $("threshold").value = theta === null ? data.settings.thresholds[0] : theta;
+    $("threshold-value").textContent = wtalProposals.thresholds(theta, data).map((v) => v.toFixed(2)).join(", ");
     redraw();
     list();
   }
@@ -348,7 +347,11 @@ function wtalVideo(data) {
       go.textContent = span(item);
       go.addEventListener("click", () => seek(item[0]));
       cell(go);
-      cell(data.classes[item[2]]).dir = "auto";
+      const name = document.createElement("div");
+      name.className = "clamp";
+      name.dir = "auto";
+      name.textContent = data.classes[item[2]];
+      cell(name);
       cell(item[3].toFixed(3));
       if (data.truth !== null) cell(bestOverlap(item).toFixed(2));
       cell(status).className = "tag " + (status === "as in the run" ? "" : status);
@@ -417,8 +420,8 @@ function wtalVideo(data) {
   }
 
   function nudge(amount) {
-    const now = state.theta === null ? data.threshold : state.theta;
-    setTheta(Math.min(1, Math.max(0, Math.round((now + amount) * 100) / 100)));
+    const now = state.theta === null ? data.settings.thresholds[0] : state.theta;
+    setTheta(Math.min(0.99, Math.max(0, Math.round((now + amount) * 100) / 100)));
   }
 
   const snippet = rows.length ? rows[0].grid[2] / rows[0].grid[0] : 0.64;

@@ -1,0 +1,210 @@
+"""A run folder as the data of its report."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import read_json
+from wtal.config import Config
+from wtal.datasets.annotations import AnnotationSet, Detection, VideoAnnotation, read_predictions
+from wtal.datasets.load import load_annotations
+from wtal.evaluation.detection import assign, detection_map
+from wtal.inference.scores import VideoScores
+from wtal.report.curves import training_charts
+from wtal.report.data import Errors, ReportData, ReportVideo, Table
+from wtal.report.sources import sidecars
+from wtal.runs import ROWS, RunFolder
+
+VIDEO_TIOU = 0.5
+"""tIoU of the per-video numbers and of the diagnosis."""
+
+
+def read_run(run: RunFolder) -> ReportData:
+    """Everything that the report of `run` shows. Raises `UserError` where the run has no predictions yet."""
+    config = run.config()
+    if not run.predictions.is_file():
+        raise UserError(
+            f"{run.path}: no predictions.json; run `wtal predict {run.path} --out predictions.json` first"
+        )
+    predictions = read_predictions(run.predictions)
+    annotations = load_annotations(config.data)
+    known = _sidecars(config, predictions)
+    truth = AnnotationSet(
+        annotations.classes,
+        {
+            key: annotations.videos[key]
+            for key in predictions
+            if key in annotations.videos and annotations.videos[key].instances
+        },
+    )
+    summary = read_json(run.summary) if run.summary.is_file() else {}
+    has_truth = bool(truth.videos)
+    errors = errors_by_video(truth, predictions, config.evaluation.protocol) if has_truth else {}
+    videos = tuple(
+        _video(video_id, found, annotations.videos.get(video_id), known.get(video_id), truth, errors, config)
+        for video_id, found in sorted(predictions.items())
+    )
+    return ReportData(
+        title=run.path.resolve().name,
+        classes=annotations.classes,
+        videos=videos,
+        scores=lambda video_id: load_rows(run, video_id),
+        inference=config.inference,
+        facts=_facts(run, config, videos, summary),
+        results=summary.get("rows", {}),
+        protocol=summary.get("protocol", ""),
+        video_tiou=VIDEO_TIOU,
+        charts=training_charts(run.records()),
+        tables=_tables(truth, predictions, config) if has_truth else (),
+    )
+
+
+def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
+    """The scores of one video by every row that was scored."""
+    return {
+        row: VideoScores.load(run.scores(row, video_id))
+        for row in ROWS
+        if run.scores(row, video_id).is_file()
+    }
+
+
+def errors_by_video(
+    truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], protocol: str
+) -> dict[str, Errors]:
+    """Hits, false detections and missed instances of each video of `truth` at `VIDEO_TIOU`."""
+    result = assign(truth, predictions, protocol, (VIDEO_TIOU,))
+    problem, hit_N = result.problem, result.truth_KN[0] >= 0
+    hits = {video_id: 0 for video_id in truth.videos}
+    ignored = dict(hits)
+    for index, hit, counted in zip(problem.found.video.tolist(), hit_N, result.counted_KN[0], strict=True):
+        video_id = problem.videos[index]
+        if video_id in hits:
+            hits[video_id] += int(hit)
+            ignored[video_id] += int(not counted)
+    return {
+        video_id: Errors(
+            hits[video_id],
+            len(predictions.get(video_id, ())) - hits[video_id] - ignored[video_id],
+            len(video.instances) - hits[video_id],
+        )
+        for video_id, video in truth.videos.items()
+    }
+
+
+def _video(
+    video_id: str,
+    found: Sequence[Detection],
+    annotation: VideoAnnotation | None,
+    sidecar: Mapping[str, Any] | None,
+    truth: AnnotationSet,
+    errors: Mapping[str, Errors],
+    config: Config,
+) -> ReportVideo:
+    known = truth.videos.get(video_id)
+    ap = None
+    if known is not None:
+        alone = AnnotationSet(truth.classes, {video_id: known})
+        ap = detection_map(alone, {video_id: found}, config.evaluation.protocol, (VIDEO_TIOU,)).average_mAP
+    source = Path(sidecar["source"]) if sidecar and sidecar.get("source") else None
+    note = ""
+    if source is not None and not source.is_file():
+        note = f"the video file is gone: {source}"
+    duration = (sidecar or {}).get("duration") or (annotation.duration if annotation else None)
+    if duration is None:
+        duration = max((d.end for d in found), default=0.0)
+    return ReportVideo(
+        video_id=video_id,
+        duration=float(duration),
+        detections=tuple(found),
+        labels=annotation.labels if annotation else (),
+        ground_truth=known.instances if known is not None else None,
+        ambiguous=known.ambiguous if known is not None else (),
+        source=source,
+        ap=ap,
+        errors=errors.get(video_id),
+        note=note,
+    )
+
+
+def _sidecars(config: Config, video_ids: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+    store, prefix = Path(config.data.features), config.data.features_prefix
+    if not store.is_dir():
+        return {}
+    found = sidecars(store, [prefix + video_id for video_id in video_ids])
+    return {video_id: found[prefix + video_id] for video_id in video_ids if prefix + video_id in found}
+
+
+def _facts(
+    run: RunFolder, config: Config, videos: Sequence[ReportVideo], summary: Mapping[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    manifest = run.manifest()
+    packages = manifest.get("packages") or {}
+    git = manifest.get("git") or {}
+    commit = (
+        f"{git['commit'][:10]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
+    )
+    scored = sum(video.ground_truth is not None for video in videos)
+    facts = [
+        ("Started", str(manifest.get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
+        (
+            "Videos",
+            f"{len(videos)}, {scored} of them with ground truth"
+            if scored != len(videos)
+            else str(len(videos)),
+        ),
+        ("Protocol", str(summary.get("protocol", ""))),
+        ("Seed", str(config.seed)),
+        ("Annotations", config.data.annotations),
+        ("Features", config.data.features),
+        ("Machine", str(manifest.get("machine", ""))),
+        ("Python", str(manifest.get("python", ""))),
+        (
+            "Versions",
+            ", ".join(f"{name} {packages[name]}" for name in ("wtal", "torch") if packages.get(name)),
+        ),
+        ("Commit", commit),
+    ]
+    return tuple((name, value) for name, value in facts if value)
+
+
+def _tables(
+    truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], config: Config
+) -> tuple[Table, ...]:
+    from wtal.evaluation.diagnosis import diagnose
+
+    result = detection_map(truth, predictions, config.evaluation.protocol, config.evaluation.tiou)
+    classes = tuple(
+        (
+            name,
+            int(result.instances_C[c]),
+            *(_percent(value) for value in result.ap_KC[:, c]),
+            _percent(result.ap_KC[:, c].mean()),
+        )
+        for c, name in enumerate(result.classes)
+    )
+    columns = ("Class", "Instances", *(f"AP@{tiou:g}" for tiou in result.tiou), "Average")
+    tables = [Table("AP by class", columns, classes, f"Per cent. Protocol: {result.protocol}.")]
+    inside = {key: predictions[key] for key in truth.videos}
+    diagnosis = diagnose(truth, inside, (VIDEO_TIOU,))
+    kinds = tuple(
+        (kind, _percent(diagnosis.shares.get(kind)), _percent(diagnosis.impact.get(kind)))
+        for kind in diagnosis.shares
+    )
+    note = (
+        f"At tIoU {VIDEO_TIOU}, over the {diagnosis.settings.limit} times as many surest detections as a class has "
+        f"instances (DETAD). Gain: normalised mAP without the error, in points. "
+        f"{_percent(diagnosis.missed)} % of the instances are missed."
+    )
+    tables.append(Table("Diagnosis", ("Detections that are", "Share, %", "Gain, points"), kinds, note))
+    for name, bins in diagnosis.bins.items():
+        unit = diagnosis.units.get(name)
+        head = f"{name.capitalize()}, {unit}" if unit else name.capitalize()
+        rows = tuple((part.label, part.instances, _percent(part.missed)) for part in bins)
+        tables.append(Table(f"Missed, by {name}", (head, "Instances", "Missed, %"), rows))
+    return tuple(tables)
+
+
+def _percent(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(100 * float(value), 1)
