@@ -42,7 +42,8 @@ def events_from_scores(
         on_T = (score_TC[:, c] >= threshold).astype(np.int8)
         width = 2 * int(round(median_C[c] / frame_seconds) // 2) + 1
         if width > 1:
-            on_T = median_filter(on_T, size=width, mode="constant")
+            # mirrored at the ends, so that an event cut off by the clip is not filtered away
+            on_T = median_filter(on_T, size=width, mode="reflect")
         edges = np.flatnonzero(np.diff(on_T, prepend=0, append=0))
         for start, end in edges.reshape(-1, 2):
             last = end * frame_seconds if duration is None else min(end * frame_seconds, duration)
