@@ -1,0 +1,382 @@
+"""Videos in, feature store out: decoding, flow, networks and writing at the same time, in bounded memory.
+
+    decoding children --> flow thread --> networks (the calling thread) --> writing thread
+                 (bounded queues of chunks of frames)
+
+A video's features hang on nothing but the video and the settings: on a CPU a batch holds snippets of one video
+only, counted from its beginning; on a GPU batches span videos and have a fixed shape, padded with zeros.
+"""
+
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from feature_extraction.assembly import Assembly, Batcher
+from feature_extraction.channel import Channel, Line, Stopped
+from feature_extraction.decoding import DecodeProcess
+from feature_extraction.errors import UserError
+from feature_extraction.failures import FailureLog
+from feature_extraction.flow import compute_flow
+from feature_extraction.listing import VideoFile, list_videos
+from feature_extraction.preprocess import quantize_flow, still_flow, to_gray
+from feature_extraction.settings import ExtractionSettings
+from feature_extraction.shards import Claims, in_shard
+from feature_extraction.store import Stream, create_stream
+from feature_extraction.towers import Tower, choose_device, choose_precision, identity, load_towers
+from feature_extraction.video import UnreadableVideo
+
+POLL_SECONDS = 2.0
+
+
+@dataclass
+class ExtractionSummary:
+    """What a call of `extract` did."""
+
+    streams: dict[str, Path]
+    """Folder of each stream."""
+    done: list[str] = field(default_factory=list)
+    """Ids extracted now, in the order in which they were finished."""
+    present: list[str] = field(default_factory=list)
+    """Ids that were in the store already, or that other workers put there meanwhile."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Id -> why it failed."""
+    frames: int = 0
+    """Frames of the time grid that went through."""
+    seconds: float = 0.0
+    """Wall-clock time."""
+
+
+def extract(
+    videos: Path | str | Sequence[Path | str],
+    out: Path | str,
+    settings: ExtractionSettings,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    resolve: Callable[[str], str] | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+    progress: bool = True,
+) -> ExtractionSummary:
+    """Extract every video of a folder (or of a list of files and folders) into the store `out`.
+
+    Videos whose features are there are passed over, so that the same call after a kill goes on. A video that
+    cannot be read is recorded in `failures.jsonl` and in the summary, and the others are done. `shard` (i, n)
+    takes the i-th of n parts. `resolve` turns `shipped:NAME` into a path. `weights` and `offline` are as for
+    `weights.locate`. Raises `UserError` for bad settings, weights or folders.
+    """
+    files = [file for file in list_videos(videos) if in_shard(file.id, shard)]
+    device = choose_device(settings.device)
+    towers = load_towers(settings, device, resolve, weights, offline)
+    return Extractor(settings, towers, device).run(files, Path(out), progress)
+
+
+class _Job:
+    """A claimed video and what the stages know of it; each stage touches its own fields only."""
+
+    def __init__(self, file: VideoFile, missing: list[str]) -> None:
+        self.file, self.missing = file, missing
+        self.gray_1HW: np.ndarray | None = None  # flow stage: the last frame seen
+        self.flow_1HW2: np.ndarray | None = None  # flow stage: the last flow made
+        self.assembly: Assembly | None = None  # network stage
+        self.failed = False  # network stage
+
+
+class _Work:
+    """The list of videos, handed out to decoding threads."""
+
+    def __init__(self, files: list[VideoFile], streams: dict[str, Stream], claims: Claims, failures: FailureLog,
+                 summary: ExtractionSummary) -> None:  # fmt: skip
+        self.todo = deque(files)
+        self.held: list[VideoFile] = []
+        self.streams, self.claims, self.failures, self.summary = streams, claims, failures, summary
+        self._lock = threading.Lock()
+        self._began = time.time()
+        self._leftovers = [
+            path for stream in streams.values() for path in stream.folder.glob(".*.part")
+        ]  # of writers that were killed
+
+    def missing(self, file: VideoFile) -> list[str]:
+        """The streams that lack a video, or hold it of a source of another size."""
+        size = file.path.stat().st_size if file.path.exists() else -1
+        return [
+            name
+            for name, stream in self.streams.items()
+            if file.id not in stream or stream.sidecar(file.id).get("size") != size
+        ]
+
+    def next(self) -> _Job | str | None:
+        """A claimed job; "waiting" where all that is left is in other workers' hands; None at the end."""
+        with self._lock:
+            while self.todo:
+                file = self.todo.popleft()
+                if not self.missing(file):
+                    self.summary.present.append(file.id)
+                elif not self.claims.take(file.id):
+                    self.held.append(file)
+                elif not (missing := self.missing(file)):  # finished while we looked
+                    self.claims.give_up(file.id)
+                    self.summary.present.append(file.id)
+                elif (record := self.failures.get(file.id, newer_than=self._began)) is not None:
+                    self.claims.give_up(file.id)  # another worker just tried it
+                    self.summary.failed[file.id] = record["reason"]
+                else:
+                    self._sweep(file.id)
+                    return _Job(file, missing)
+            if not self.held:
+                return None
+            self.todo, self.held = deque(self.held), []
+            return "waiting"
+
+    def _sweep(self, video_id: str) -> None:
+        starts = tuple(f".{(video_id + suffix)[:80]}." for suffix in (".npy", ".json"))
+        for path in self._leftovers:
+            if path.name.startswith(starts):
+                path.unlink(missing_ok=True)
+
+
+class Extractor:
+    """The networks and settings of an extraction; `run` may be called many times."""
+
+    def __init__(self, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> None:
+        self.settings, self.towers, self.device = settings, towers, device
+        self.on_gpu = device.type == "cuda"
+        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def streams(self, out: Path) -> dict[str, Stream]:
+        """The stream folders of these settings in a store, made where they are missing."""
+        precision = choose_precision(self.settings.precision, self.device)
+        return {
+            name: create_stream(out, name, identity(self.settings, name, tower, precision))
+            for name, tower in self.towers.items()
+        }
+
+    def run(self, files: list[VideoFile], out: Path, progress: bool = True) -> ExtractionSummary:
+        """Extract videos into a store; see `extract`."""
+        began = time.monotonic()
+        try:
+            streams = self.streams(out)
+        except OSError as error:
+            raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+        summary = ExtractionSummary({name: stream.folder for name, stream in streams.items()})
+        failures = FailureLog(out)
+        claims = Claims(out)
+        threads = torch.get_num_threads()
+        # Flow keeps all cores busy; a network that spins on all of them as well would only get in its way
+        torch.set_num_threads(max(1, self.cores // 2) if "flow" in self.towers else self.cores)
+        try:
+            work = _Work(files, streams, claims, failures, summary)
+            with tqdm(
+                total=len(files), unit="video", desc="extract", disable=None if progress else True
+            ) as bar:
+                _Run(self, work, bar).go()
+        finally:
+            torch.set_num_threads(threads)
+            claims.close()
+        failures.gather()
+        summary.seconds = time.monotonic() - began
+        return summary
+
+
+class _Run:
+    """One pass of the pipeline."""
+
+    def __init__(self, extractor: Extractor, work: _Work, bar: tqdm) -> None:
+        self.extractor, self.settings, self.work, self.bar = extractor, extractor.settings, work, bar
+        self.summary = work.summary
+        self.line = Line()
+        settings, on_gpu = extractor.settings, extractor.on_gpu
+        wanted = settings.workers or (max(1, min(8, extractor.cores // 2)) if on_gpu else 1)
+        self.children = [DecodeProcess(settings, 128 if on_gpu else 32) for _ in range(wanted)]
+        self.decoded = Channel(self.line, 2 + len(self.children), senders=len(self.children))
+        self.flowed = Channel(self.line, 4)
+        self.written = Channel(self.line, 64)
+        sizes = {
+            "clip": settings.batch_images or (256 if on_gpu else 16),
+            "rgb": settings.batch_snippets or (32 if on_gpu else 8),
+        }
+        sizes["flow"] = sizes["rgb"]
+        self.batchers = {
+            name: Batcher(name, tower, sizes[name], spanning=on_gpu)
+            for name, tower in extractor.towers.items()
+        }
+        self.began = time.monotonic()
+        self.settling: list[_Job] = []  # all frames seen, features not all back
+
+    def go(self) -> None:
+        """Run all stages; the networks run in this thread."""
+        threads = [
+            self.line.thread(lambda child=child: self._decode(child), f"decode-{number}")
+            for number, child in enumerate(self.children)
+        ]
+        threads.append(self.line.thread(self._flow, "flow"))
+        threads.append(self.line.thread(self._write, "write"))
+        try:
+            self._networks()
+            self.written.done()
+            while any(thread.is_alive() for thread in threads) and not self.line.stopping.is_set():
+                threads[-1].join(0.2)
+                if not threads[-1].is_alive():
+                    break
+        except Stopped:
+            pass
+        except BaseException as error:
+            self.line.fail(error)
+            raise
+        finally:
+            self.line.stopping.set()
+            for child in self.children:
+                child.kill()
+            for thread in threads:
+                thread.join()
+            for child in self.children:
+                child.close()
+        if self.line.error is not None:
+            raise self.line.error
+
+    def _decode(self, child: DecodeProcess) -> None:
+        while (job := self.work.next()) is not None:
+            if job == "waiting":
+                self.decoded.put(("idle", None, None))
+                if self.line.stopping.wait(POLL_SECONDS):
+                    raise Stopped
+                continue
+            try:
+                for kind, content in child.frames(job.file.path):
+                    self.decoded.put((kind, job, content))
+            except UnreadableVideo as error:
+                self.decoded.put(("failed", job, (str(error), error.frames)))
+        self.decoded.done()
+
+    def _flow(self) -> None:
+        for kind, job, content in self.decoded:
+            if kind == "restart":
+                job.gray_1HW = job.flow_1HW2 = None
+            elif kind in ("frames", "done") and "flow" in job.missing:
+                try:
+                    flow_NHW2 = self._flow_of(job, content) if kind == "frames" else self._last_flow(job)
+                except UserError as error:
+                    kind, content = "failed", (f"flow: {error}", 0)
+                else:
+                    if flow_NHW2 is not None:
+                        self.flowed.put(("flow", job, flow_NHW2))
+            self.flowed.put((kind, job, content))
+        self.flowed.done()
+
+    def _flow_of(self, job: _Job, rgb_NHWC: np.ndarray) -> np.ndarray | None:
+        settings = self.settings
+        gray_NHW = to_gray(rgb_NHWC)
+        if job.gray_1HW is not None:
+            gray_NHW = np.concatenate([job.gray_1HW, gray_NHW])
+        job.gray_1HW = gray_NHW[-1:].copy()
+        if len(gray_NHW) < 2:
+            return None
+        flow_N2HW = compute_flow(
+            gray_NHW[:-1], gray_NHW[1:], settings.flow, algorithm=settings.flow_algorithm,
+            device=self.extractor.device if self.extractor.on_gpu else None, threads=self.extractor.cores,
+        )  # fmt: skip
+        flow_NHW2 = quantize_flow(flow_N2HW, settings.flow_bound)
+        job.flow_1HW2 = flow_NHW2[-1:].copy()
+        return flow_NHW2
+
+    def _last_flow(self, job: _Job) -> np.ndarray:
+        """The last frame has no follower: it gets the flow before it, or none where it is the only one."""
+        if job.flow_1HW2 is not None:
+            return job.flow_1HW2
+        return still_flow(1, *job.gray_1HW.shape[1:])
+
+    def _networks(self) -> None:
+        for kind, job, content in self.flowed:
+            if kind == "idle":
+                self._flush_all()
+            elif job.failed:
+                continue
+            elif kind == "failed":
+                self._fail(job, *content)
+            else:
+                try:
+                    self._advance(kind, job, content)
+                except (UserError, ValueError) as error:
+                    self._fail(job, str(error), 0)
+        self._flush_all()
+
+    def _advance(self, kind: str, job: _Job, content: Any) -> None:
+        if kind == "restart" or job.assembly is None:
+            self._drop(job)
+            job.assembly = Assembly(self.settings, job.missing)
+        assembly = job.assembly
+        if kind == "frames":
+            assembly.frames += len(content)
+            self.summary.frames += len(content)
+            for name in ("rgb", "clip"):
+                if name in job.missing:
+                    self.batchers[name].add(assembly, assembly.push(name, content))
+            rate = self.summary.frames / (time.monotonic() - self.began)
+            self.bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
+            self.bar.update(0)
+        elif kind == "flow":
+            self.batchers["flow"].add(assembly, assembly.push("flow", content))
+        elif kind == "done":
+            for name in job.missing:
+                self.batchers[name].add(assembly, assembly.finish(name))
+            assembly.ended, job.info = True, content
+            self.settling.append(job)
+            for batcher in self.batchers.values():
+                if not batcher.spanning:
+                    batcher.flush(assembly)
+        self._settle()
+
+    def _flush_all(self) -> None:
+        for batcher in self.batchers.values():
+            batcher.flush()
+        self._settle()
+
+    def _settle(self) -> None:
+        for job in [job for job in self.settling if job.assembly.complete]:
+            self.settling.remove(job)
+            info = {name: value for name, value in job.info.items()}
+            sidecar = {"source": str(job.file.path), **info, "padding": job.assembly.padding}
+            arrays = job.assembly.arrays()
+            job.assembly = None
+            self.written.put((job, arrays, sidecar))
+
+    def _drop(self, job: _Job) -> None:
+        if job.assembly is not None:
+            for batcher in self.batchers.values():
+                batcher.drop(job.assembly)
+            job.assembly = None
+
+    def _fail(self, job: _Job, reason: str, frames: int) -> None:
+        job.failed = True
+        self._drop(job)
+        self.written.put((job, None, (reason, frames)))
+
+    def _write(self) -> None:
+        work = self.work
+        for job, arrays, rest in self.written:
+            video_id = job.file.id
+            if arrays is not None:
+                try:
+                    for name, array_TD in arrays.items():
+                        work.streams[name].write(video_id, array_TD, rest)
+                except UserError as error:
+                    arrays, rest = None, (str(error), rest["frames"])
+            if arrays is None:
+                reason, frames = rest
+                work.failures.record(video_id, job.file.path, reason, frames)
+                self.summary.failed[video_id] = reason
+                self.bar.write(f"extract: {job.file.path}: {reason}", file=sys.stderr)
+            else:
+                work.failures.forget(video_id)
+                self.summary.done.append(video_id)
+            work.claims.give_up(video_id)
+            self.bar.update()
