@@ -1,7 +1,7 @@
 """A run folder as the data of its report."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,10 @@ VIDEO_TIOU = 0.5
 def read_run(run: RunFolder) -> ReportData:
     """Everything that the report of `run` shows. Raises `UserError` where the run has no predictions yet."""
     config = run.config()
-    if not run.predictions.is_file():
-        raise UserError(
-            f"{run.path}: no predictions.json; run `wtal predict {run.path} --out predictions.json` first"
-        )
-    predictions = read_predictions(run.predictions)
+    predictions = run_predictions(run)
     annotations = load_annotations(config.data)
     known = _sidecars(config, predictions)
-    truth = AnnotationSet(
-        annotations.classes,
-        {
-            key: annotations.videos[key]
-            for key in predictions
-            if key in annotations.videos and annotations.videos[key].instances
-        },
-    )
+    truth = known_truth(annotations, predictions)
     summary = read_json(run.summary) if run.summary.is_file() else {}
     has_truth = bool(truth.videos)
     errors = errors_by_video(truth, predictions, config.evaluation.protocol) if has_truth else {}
@@ -59,6 +48,37 @@ def read_run(run: RunFolder) -> ReportData:
         charts=training_charts(run.records()),
         tables=_tables(truth, predictions, config) if has_truth else (),
     )
+
+
+def run_predictions(run: RunFolder) -> dict[str, list[Detection]]:
+    """The run's own detections by video. Raises `UserError` where it has none yet."""
+    if not run.predictions.is_file():
+        raise UserError(
+            f"{run.path}: no predictions.json; run `wtal predict {run.path} --out {run.predictions}` first"
+        )
+    return read_predictions(run.predictions)
+
+
+def known_truth(annotations: AnnotationSet, video_ids: Iterable[str]) -> AnnotationSet:
+    """Those of the videos whose segments are annotated."""
+    known = [key for key in video_ids if key in annotations.videos and annotations.videos[key].instances]
+    return AnnotationSet(annotations.classes, {key: annotations.videos[key] for key in known})
+
+
+def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...], list[float], str]:
+    """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the
+    numbers."""
+    config = run.config()
+    predictions = run_predictions(run)
+    truth = known_truth(load_annotations(config.data), predictions)
+    if not truth.videos:
+        raise UserError(f"{run.path}: none of its videos has ground-truth segments, so there is no AP")
+    thresholds = config.evaluation.tiou if tiou is None else (tiou,)
+    result = detection_map(truth, predictions, config.evaluation.protocol, thresholds)
+    name = (
+        f"AP@{tiou:g}" if tiou is not None else f"AP, mean over tIoU {thresholds[0]:g} to {thresholds[-1]:g}"
+    )
+    return result.classes, result.ap_KC.mean(axis=0).tolist(), f"{name}, % ({result.protocol})"
 
 
 def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
@@ -193,8 +213,8 @@ def _tables(
         for kind in diagnosis.shares
     )
     note = (
-        f"At tIoU {VIDEO_TIOU}, over the {diagnosis.settings.limit} times as many surest detections as a class has "
-        f"instances (DETAD). Gain: normalised mAP without the error, in points. "
+        f"At tIoU {VIDEO_TIOU}, over the surest detections of a class, {diagnosis.settings.limit} times "
+        f"its number of instances (DETAD). Gain: normalised mAP without the error, in points. "
         f"{_percent(diagnosis.missed)} % of the instances are missed."
     )
     tables.append(Table("Diagnosis", ("Detections that are", "Share, %", "Gain, points"), kinds, note))

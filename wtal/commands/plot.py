@@ -1,0 +1,48 @@
+"""A figure of a run, for a paper: SVG, PNG or PDF by the suffix of --out.
+
+timeline: ground truth, frame probabilities and detections of each branch for one video (--video ID).
+map: mAP over tIoU of every row. class-ap: AP by class of the run's detections (--tiou, default the average).
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of `wtal plot`."""
+    parser.add_argument("figure", choices=("timeline", "map", "class-ap"), help="what to draw")
+    parser.add_argument(
+        "run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="file ending in .svg, .png or .pdf"
+    )
+    parser.add_argument("--video", metavar="ID", help="timeline: which video")
+    parser.add_argument(
+        "--tiou", type=float, help="class-ap: one threshold instead of the mean over the run's"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    from feature_extraction.errors import UserError
+    from wtal.report.figures import FORMATS, class_figure, map_figure, save, timeline_figure
+    from wtal.report.read_run import class_precision, load_rows, read_run
+    from wtal.runs import RunFolder
+
+    if options.out.suffix.lower().lstrip(".") not in FORMATS:
+        raise UserError(f"{options.out}: the suffix says the format; use one of .{', .'.join(FORMATS)}")
+    folder = RunFolder(options.run)
+    if options.figure == "class-ap":
+        figure = class_figure(*class_precision(folder, options.tiou))
+    else:
+        data = read_run(folder)
+        if options.figure == "map":
+            figure = map_figure(data)
+        else:
+            video = next((video for video in data.videos if video.video_id == options.video), None)
+            if video is None:
+                known = ", ".join(video.video_id for video in data.videos[:5])
+                raise UserError(f"--video {options.video!r} is not in the run; there are: {known}, ...")
+            figure = timeline_figure(video, load_rows(folder, video.video_id), data.classes, data.inference)
+    print(save(figure, options.out))
+    return 0
