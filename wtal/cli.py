@@ -18,6 +18,7 @@ COMMANDS = {
     "extract-audio": "audio files to a feature store of log-mel frames",
     "weights": "public network weights: where they are, download, verify",
     "convert": "features or annotations of other projects into this one's formats",
+    "check": "what is odd in annotations and features, or where two sources disagree",
     "train": "train from a feature store and video-level labels",
     "train-video-classifier": "NetVLAD and its family alone: which classes a video has, from features and labels",
     "sound-events": "a run's frame scores as sound events (tsv), and their F1 where strong labels are given",

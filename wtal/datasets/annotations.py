@@ -1,6 +1,7 @@
-"""What is known of a video: its classes, and where it is known, its action instances. Times are seconds everywhere.
+"""What is known of a video: its classes, and where known, its action instances. Times are seconds everywhere.
 
-The ActivityNet JSON layout is the native format both ways; the other layouts' readers are in this package's other files.
+The ActivityNet JSON layout is the native format both ways; the other layouts' readers are in other files
+here.
 """
 
 import math
@@ -11,6 +12,8 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json, write_json
+
+AMBIGUOUS = "Ambiguous"
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class AnnotationSet:
     videos: dict[str, VideoAnnotation] = field(default_factory=dict)
 
     def subset(self, *names: str) -> "AnnotationSet":
-        """The videos whose subset is one of `names` (letter case ignored); an unknown name is a `UserError`."""
+        """The videos whose subset is one of `names` (letter case ignored); `UserError` for an unknown
+        name."""
         known = {video.subset.lower() for video in self.videos.values()}
         wanted = {name.lower() for name in names}
         if missing := wanted - known:
             raise UserError(
-                f"subset {', '.join(sorted(missing))!r} is in no annotation; the subsets are: {', '.join(sorted(known))}"
+                f"subset {', '.join(sorted(missing))!r} is in no annotation; "
+                f"the subsets are: {', '.join(sorted(known))}"
             )
         return AnnotationSet(
             self.classes, {key: video for key, video in self.videos.items() if video.subset.lower() in wanted}
@@ -67,53 +72,83 @@ class AnnotationSet:
 
 
 def read_activitynet(path: Path) -> AnnotationSet:
-    """Read ActivityNet JSON: `{"database": {id: {"subset", "duration", "annotations": [{"segment", "label"}]}}}`.
+    """Read ActivityNet JSON: `{"database": {id: {"subset", "duration", "annotations": [{"segment",
+    "label"}]}}}`.
 
-    Segments may be numbers or strings (the json + split layout writes strings). A video-level `"labels"` list, if
-    there, is the weak label; otherwise the classes of its annotations are. An annotation without a segment is a
-    video-level label. Class order: the file's own `"classes"` list if it has one, else alphabetical.
+    Segments may be numbers or strings (the json + split layout writes strings). A video-level `"labels"`
+    list, if there, is the weak label; otherwise the classes of its annotations are. An annotation without a
+    segment is a video-level label. Segments labelled "Ambiguous" go to `ambiguous`, unless the file names
+    such a class. Class order: the file's own `"classes"` list if it has one, else alphabetical.
     Raises `UserError` naming the file, the video and the bad value.
     """
     content = read_json(path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise UserError(f"{path}: no 'database' object; expected ActivityNet JSON")
-    videos = {video_id: _read_video(path, video_id, entry) for video_id, entry in database.items()}
+    named = content.get("classes") or []
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UserError(f"{path}: 'classes' must be a list of names")
+    if len(set(named)) < len(named):
+        raise UserError(f"{path}: 'classes' names a class twice")
+    keep_ambiguous = AMBIGUOUS in named
+    videos = {key: video_from_json(path, key, entry, keep_ambiguous) for key, entry in database.items()}
     seen = sorted({label for video in videos.values() for label in video.labels})
-    classes = tuple(content.get("classes") or seen)
-    if unknown := sorted(set(seen) - set(classes)):
-        raise UserError(f"{path}: label {unknown[0]!r} is not in the file's 'classes' ({', '.join(classes[:5])}, ...)")
-    return AnnotationSet(classes, videos)
+    if named and (unknown := sorted(set(seen) - set(named))):
+        where = next(video.video_id for video in videos.values() if unknown[0] in video.labels)
+        raise UserError(
+            f"{path}: label {unknown[0]!r} of video {where!r} is not in the file's 'classes' "
+            f"({', '.join(named[:5])}, ...)"
+        )
+    return AnnotationSet(tuple(named or seen), videos)
 
 
-def _read_video(path: Path, video_id: str, entry: Any) -> VideoAnnotation:
+def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool = False) -> VideoAnnotation:
+    """One entry of ActivityNet's database; `path` is for the message of the `UserError` on a bad one."""
     if not isinstance(entry, dict):
         raise UserError(f"{path}: video {video_id!r} is not an object")
-    instances, labels = [], list(entry.get("labels") or [])
-    for annotation in entry.get("annotations") or []:
+    listed = entry.get("labels")
+    if listed is not None and not (
+        isinstance(listed, list) and all(isinstance(name, str) for name in listed)
+    ):
+        raise UserError(f"{path}: video {video_id!r} has labels {listed!r}; expected a list of class names")
+    instances, labels = [], list(dict.fromkeys(listed or []))
+    try:
+        duration = None if entry.get("duration") is None else _seconds(entry["duration"])
+        ambiguous = [(_seconds(start), _seconds(end)) for start, end in entry.get("ambiguous") or []]
+        annotations = list(entry.get("annotations") or [])
+    except (TypeError, ValueError):
+        raise UserError(
+            f"{path}: video {video_id!r} has a bad duration, ambiguous segment or list of annotations"
+        ) from None
+    for annotation in annotations:
         try:
-            label = annotation["label"]
-            if annotation.get("segment") is not None:
-                start, end = (float(second) for second in annotation["segment"])
-                if not (math.isfinite(start) and math.isfinite(end)):
-                    raise ValueError
-                instances.append(Instance(start, end, label))
+            label, segment = annotation["label"], annotation.get("segment")
+            if not isinstance(label, str):
+                raise TypeError
+            times = None if segment is None else tuple(map(_seconds, segment))
+            if times is not None and len(times) != 2:
+                raise ValueError
         except (KeyError, TypeError, ValueError, AttributeError):
             raise UserError(
                 f"{path}: video {video_id!r} has a bad annotation {annotation!r}; "
                 'expected {"label": name, "segment": [start seconds, end seconds]}'
             ) from None
-        if "labels" not in entry and label not in labels:
+        if label == AMBIGUOUS and not keep_ambiguous:
+            ambiguous.extend([times] if times else [])
+            continue
+        if times is not None:
+            instances.append(Instance(*times, label))
+        if listed is None and label not in labels:
             labels.append(label)
-    duration = entry.get("duration")
-    return VideoAnnotation(
-        video_id,
-        str(entry.get("subset", "")),
-        tuple(labels),
-        tuple(instances),
-        None if duration is None else float(duration),
-        tuple((float(start), float(end)) for start, end in entry.get("ambiguous") or []),
-    )
+    subset = str(entry.get("subset", ""))
+    return VideoAnnotation(video_id, subset, tuple(labels), tuple(instances), duration, tuple(ambiguous))
+
+
+def _seconds(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(value)
+    return number
 
 
 def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
@@ -125,12 +160,14 @@ def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
             entry["duration"] = video.duration
         entry["labels"] = list(video.labels)
         entry["annotations"] = [
-            {"segment": [instance.start, instance.end], "label": instance.label} for instance in video.instances
+            {"segment": [instance.start, instance.end], "label": instance.label}
+            for instance in video.instances
         ]
         if video.ambiguous:
             entry["ambiguous"] = [list(segment) for segment in video.ambiguous]
         database[video.video_id] = entry
-    write_json(path, {"version": "wtal", "taxonomy": [], "classes": list(annotations.classes), "database": database})
+    content = {"version": "wtal", "taxonomy": [], "classes": list(annotations.classes), "database": database}
+    write_json(path, content)
 
 
 def read_predictions(path: Path) -> dict[str, list[Detection]]:
@@ -143,7 +180,8 @@ def read_predictions(path: Path) -> dict[str, list[Detection]]:
     for video_id, entries in results.items():
         try:
             detections[video_id] = [
-                Detection(float(e["segment"][0]), float(e["segment"][1]), e["label"], float(e["score"])) for e in entries
+                Detection(float(e["segment"][0]), float(e["segment"][1]), e["label"], float(e["score"]))
+                for e in entries
             ]
         except (KeyError, TypeError, ValueError, IndexError):
             raise UserError(

@@ -12,15 +12,19 @@ class DataSettings:
 
     annotations: str = ""
     """File or folder of annotations."""
-    format: Literal["activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl"] = "activitynet"
+    format: Literal[
+        "activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl", "dcase"
+    ] = "activitynet"
     """Layout of `annotations`; `docs/data.md` and `wtal.datasets.load.FORMATS` say what each one is."""
     annotations_extra: str | None = None
-    """Second path, for layouts that have one (video table of `bmn`, split folder of `thumos-json`, Ambiguous file of
-    `thumos-npy`, durations folder of `thumos-txt`, class list of `csv` and `jsonl`). None: beside the first one."""
+    """Second path, for layouts that have one (video table of `bmn`, split folder of `thumos-json`, Ambiguous
+    file of `thumos-npy`, durations folder of `thumos-txt`, class list of `csv` and `jsonl`). None: beside the
+    first one."""
     features: str = ""
     """Root of the feature store."""
     streams: tuple[str, ...] = ("rgb", "flow", "clip")
-    """Feature streams to read, by name (`rgb`), or by name and identity (`rgb-1a2b3c4d`) where there are several."""
+    """Feature streams to read, by name (`rgb`), or by name and identity (`rgb-1a2b3c4d`) where there are
+    several."""
     features_prefix: str = ""
     """Put before an annotated video's id to find its features (`v_` for many ActivityNet stores)."""
     missing: Literal["error", "skip"] = "error"
@@ -32,8 +36,8 @@ class DataSettings:
     exclude: Literal["none", "thumos14-213", "thumos14-212", "thumos14-211", "thumos14-210"] = "none"
     """Named list of videos to leave out: see `wtal.datasets.splits.EXCLUSIONS`."""
     held_out: float = 0.0
-    """Part of the training videos, 0 to 0.5, kept from training to choose a checkpoint or a threshold on. The test
-    subset is never used for that."""
+    """Part of the training videos, 0 to 0.5, kept from training to choose a checkpoint or a threshold on. The
+    test subset is never used for that."""
     held_out_seed: int = 0
     """Which videos are held out."""
 

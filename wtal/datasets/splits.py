@@ -57,7 +57,8 @@ def require_labels(training: AnnotationSet) -> None:
     bare = [video.video_id for video in training.videos.values() if not video.labels]
     if bare:
         raise UserError(
-            f"{len(bare)} training videos have no label: {', '.join(bare[:5])}{', ...' if len(bare) > 5 else ''}; "
+            f"{len(bare)} training videos have no label: "
+            f"{', '.join(bare[:5])}{', ...' if len(bare) > 5 else ''}; "
             "give each at least one class or take them out of the training subset"
         )
 
@@ -65,10 +66,12 @@ def require_labels(training: AnnotationSet) -> None:
 def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
     """Ids of `round(fraction * videos)` training videos, spread over the classes in proportion.
 
-    The choice depends on the ids, the labels and `seed` alone, not on the order of the file. No class loses its last
-    training video, so fewer may be returned.
+    The choice depends on the ids, the labels and `seed` alone, not on the order of the file. No class loses
+    its last training video, so fewer may be returned.
     """
-    order = sorted(training.videos, key=lambda video_id: hashlib.sha256(f"{seed}:{video_id}".encode()).digest())
+    order = sorted(
+        training.videos, key=lambda video_id: hashlib.sha256(f"{seed}:{video_id}".encode()).digest()
+    )
     labels = {video_id: set(training.videos[video_id].labels) for video_id in order}
     left = {name: sum(name in own for own in labels.values()) for name in training.classes}
     lack = {name: fraction * count for name, count in left.items()}
@@ -87,4 +90,6 @@ def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
 
 
 def _pick(annotations: AnnotationSet, video_ids: list[str]) -> AnnotationSet:
-    return AnnotationSet(annotations.classes, {video_id: annotations.videos[video_id] for video_id in video_ids})
+    return AnnotationSet(
+        annotations.classes, {video_id: annotations.videos[video_id] for video_id in video_ids}
+    )

@@ -35,8 +35,9 @@ def detect(
 ) -> list[Detection]:
     """Detections of one video by falling score; times in seconds, inside the video.
 
-    `other` is the second branch, which `settings.fusion` needs. Raises `UserError` for scores that are not finite, a
-    number of classes that does not fit, a signal that the branch lacks, and fusion without a second branch.
+    `other` is the second branch, which `settings.fusion` needs. Raises `UserError` for scores that are not
+    finite, a number of classes that does not fit, a signal that the branch lacks, and fusion without a second
+    branch.
     """
     if len(classes) != scores.frame_TC.shape[1]:
         raise UserError(f"scores have {scores.frame_TC.shape[1]} classes, the annotations {len(classes)}")
@@ -62,7 +63,9 @@ def detect_arrays(
         return signals[name, scaling]
 
     length = len(scores.frame_TC) * settings.upsample
-    parts = [_proposals.propose(signal(p.signal, p.scaling), np.asarray(p.thresholds)) for p in settings.passes]
+    parts = [
+        _proposals.propose(signal(p.signal, p.scaling), np.asarray(p.thresholds)) for p in settings.passes
+    ]
     found = _proposals.join(parts, length) if len(parts) > 1 else parts[0]
     if settings.min_length:
         found = found[found.end_N - found.start_N >= settings.min_length * settings.upsample]
@@ -81,7 +84,8 @@ def detect_arrays(
 
 
 def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarray:
-    """Indices of the classes to localise in a video, in ascending order; the best class is always among them."""
+    """Indices of the classes to localise in a video, in ascending order; the best class is always among
+    them."""
     if settings.class_rule == "top":
         # A stable sort: of equal scores the first classes.
         return np.sort(np.argsort(-video_C, kind="stable")[: settings.class_top])
@@ -97,12 +101,15 @@ def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarr
 def fuse(scores: VideoScores, other: VideoScores | None, settings: InferenceSettings) -> VideoScores:
     """The two branches' scores averaged as `settings.fusion` says; attention only where both have one.
 
-    Branches that differ by one snippet are cut to the shorter; more is a `UserError`, and so is fusion without `other`.
+    Branches that differ by one snippet are cut to the shorter; more is a `UserError`, and so is fusion
+    without `other`.
     """
     if settings.fusion == "none":
         return scores
     if other is None:
-        raise UserError(f"inference.fusion={settings.fusion} needs the scores of both branches, and one is missing")
+        raise UserError(
+            f"inference.fusion={settings.fusion} needs the scores of both branches, and one is missing"
+        )
     if scores.frame_TC.shape[1] != other.frame_TC.shape[1] or scores.grid != other.grid:
         raise UserError("inference.fusion: the two branches' scores differ in classes or time grid")
     length = min(len(scores.frame_TC), len(other.frame_TC))
@@ -130,7 +137,8 @@ def _require_finite(scores: VideoScores) -> None:
     for name, array in arrays.items():
         if array is not None and not np.isfinite(array).all():
             raise UserError(
-                f"{name} scores hold {int((~np.isfinite(array)).sum())} values that are not finite (NaN or infinite); "
+                f"{name} scores hold {int((~np.isfinite(array)).sum())} values that are not finite "
+                "(NaN or infinite); "
                 "the network diverged or the features are broken"
             )
 
@@ -139,7 +147,9 @@ def _signal(scores: VideoScores, name: str, scaling: str, kept_K: np.ndarray, fa
     frame_TK = scores.frame_TC[:, kept_K]
     if name != "cas":
         if scores.attention_T is None:
-            raise UserError(f"inference: signal {name!r} needs a branch with attention, and this one has none; use 'cas'")
+            raise UserError(
+                f"inference: signal {name!r} needs a branch with attention, and this one has none; use 'cas'"
+            )
         attention_TK = np.broadcast_to(scores.attention_T[:, None], frame_TK.shape)
         frame_TK = attention_TK if name == "attention" else frame_TK * attention_TK
     signal_TK = _proposals.upsample(frame_TK, factor)
@@ -155,12 +165,23 @@ def _score(signal_TK: np.ndarray, found: _proposals.Proposals, settings: Inferen
 
 
 def _finish(
-    class_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, score_N: np.ndarray, settings: InferenceSettings
+    class_N: np.ndarray,
+    start_N: np.ndarray,
+    end_N: np.ndarray,
+    score_N: np.ndarray,
+    settings: InferenceSettings,
 ) -> DetectionArrays:
     floor = -np.inf if settings.score_floor is None else settings.score_floor
     if settings.nms != "none":
         kept, score_N = suppress(
-            class_N, start_N, end_N, score_N, settings.nms, settings.nms_sigma, settings.nms_tiou, floor,
+            class_N,
+            start_N,
+            end_N,
+            score_N,
+            settings.nms,
+            settings.nms_sigma,
+            settings.nms_tiou,
+            floor,
             settings.max_detections,
         )
         class_N, start_N, end_N = class_N[kept], start_N[kept], end_N[kept]

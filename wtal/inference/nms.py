@@ -25,11 +25,11 @@ def suppress(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Suppress within each class; returns (kept indices, their scores) by class, then by falling score.
 
-    Greedy: the best detection left (of equals the first) is kept and lowers the rest of its class: `hard` drops those
-    of tIoU > `tiou`; `gaussian` multiplies by exp(-tIoU^2 / sigma) and `linear` by 1 - tIoU where tIoU > `tiou`
-    (Bodla et al., ICCV 2017). Scores that are not positive are left as they are, for multiplying would raise them.
-    A class ends when its best score is below `floor` or `limit` detections (0: all) are kept. `class_N` must be
-    sorted. Start and end may be in any unit.
+    Greedy: the best detection left (of equals the first) is kept and lowers the rest of its class: `hard`
+    drops those of tIoU > `tiou`; `gaussian` multiplies by exp(-tIoU^2 / sigma) and `linear` by 1 - tIoU where
+    tIoU > `tiou` (Bodla et al., ICCV 2017). Scores that are not positive are left as they are, for
+    multiplying would raise them. A class ends when its best score is below `floor` or `limit` detections (0:
+    all) are kept. `class_N` must be sorted. Start and end may be in any unit.
     """
     if not len(class_N):
         return np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -80,7 +80,8 @@ def _suppress(bounds, start, end, score, method, sigma, tiou, floor, limit):  # 
             kept[count] = winner
             kept_score[count] = score[winner]
             count += 1
-            # Close the gap in order, so that of equal scores the first still wins; drop what `hard` suppresses.
+            # Close the gap in order, so that of equal scores the first still wins; drop what `hard`
+            # suppresses.
             place = first
             for i in range(first, last):
                 other = left[i]

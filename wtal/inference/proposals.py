@@ -1,7 +1,8 @@
-"""Signals to proposals: runs of snippets above thresholds, for all classes and thresholds at once, and their scores.
+"""Signals to proposals: runs of snippets above thresholds, for all classes and thresholds at once, and their
+scores.
 
-Legend: T snippets (or upsampled positions), C classes, K thresholds, N proposals. Positions are on the axis that the
-signal has; a proposal's end is exclusive.
+Legend: T snippets (or upsampled positions), C classes, K thresholds, N proposals. Positions are on the axis
+that the signal has; a proposal's end is exclusive.
 """
 
 from dataclasses import dataclass
@@ -28,7 +29,8 @@ class Proposals:
 
 
 def upsample(signal_TC: np.ndarray, factor: int) -> np.ndarray:
-    """Linear interpolation to `factor` positions per snippet, `[T * factor, C]`; values sit at centres, ends are flat."""
+    """Linear interpolation to `factor` positions per snippet, `[T * factor, C]`; values sit at centres, ends
+    are flat."""
     if factor == 1:
         return signal_TC
     length = len(signal_TC)
@@ -67,7 +69,10 @@ def unique(class_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, length: 
 
 def join(parts: list[Proposals], length: int) -> Proposals:
     """The union of several signals' proposals."""
-    return unique(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")), length)
+    return unique(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")),
+        length,
+    )
 
 
 def maximum_inside(signal_TC: np.ndarray, proposals: Proposals) -> np.ndarray:
@@ -88,10 +93,11 @@ def mean_inside(signal_TC: np.ndarray, proposals: Proposals) -> np.ndarray:
 
 
 def outer_inner_contrast(signal_TC: np.ndarray, proposals: Proposals, ratio: float) -> np.ndarray:
-    """Mean inside less mean of the surroundings, `[N]` (AutoLoc's idea, in the form of BaSNet and all after it).
+    """Mean inside less mean of the surroundings, `[N]` (AutoLoc's idea, in the form of BaSNet and all after
+    it).
 
-    The surroundings reach from `floor(start - ratio * L)` to `floor(last + ratio * L)`, `L` the proposal's length,
-    cut to the signal; where there are none their mean is 0.
+    The surroundings reach from `floor(start - ratio * L)` to `floor(last + ratio * L)`, `L` the proposal's
+    length, cut to the signal; where there are none their mean is 0.
     """
     length_N = proposals.end_N - proposals.start_N
     total_TC = _running_sum(signal_TC)

@@ -15,11 +15,13 @@ class ProposalPass:
     """One more signal to threshold, beside the first one."""
 
     signal: Signal = "attention"
-    """`cas`: frame probability of the class; `attention`: class-agnostic actionness; `product`: both multiplied."""
+    """`cas`: frame probability of the class; `attention`: class-agnostic actionness; `product`: both
+    multiplied."""
     thresholds: tuple[float, ...] = (0.5,)
     """Proposals are the runs of snippets strictly above each of these."""
     scaling: Scaling = "absolute"
-    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left alone)."""
+    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left
+    alone)."""
 
     def __post_init__(self) -> None:
         _check_thresholds(self.thresholds)
@@ -27,13 +29,14 @@ class ProposalPass:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """From frame and video scores to detections. The defaults are our reading of the paper (preset `paper`)."""
+    """From frame and video scores to detections. The defaults are our reading of the paper (preset
+    `paper`)."""
 
     class_rule: Literal["relative", "absolute", "top"] = "relative"
-    """Which classes of a video are localised: those whose video score is above `class_threshold` times the best
-    class's (`relative`), above `class_threshold` (`absolute`), or the `class_top` best (`top`). The best class always
-    is. The paper's theta_cls = 0.85 on a softmax over classes would by itself keep at most one class in a video where
-    two may be present, so it is read as relative."""
+    """Which classes of a video are localised: those whose video score is above `class_threshold` times the
+    best class's (`relative`), above `class_threshold` (`absolute`), or the `class_top` best (`top`). The best
+    class always is. The paper's theta_cls = 0.85 on a softmax over classes would by itself keep at most one
+    class in a video where two may be present, so it is read as relative."""
     class_threshold: float = 0.85
     """theta_cls, 0..1."""
     class_top: int = 1
@@ -43,13 +46,13 @@ class InferenceSettings:
     fusion_weight: float = 0.5
     """Weight of this branch under `weighted`; the other branch has the rest."""
     signal: Signal = "cas"
-    """What is thresholded. `cas`: frame probability of the class; `attention`: class-agnostic actionness, with the
-    same proposals for every class; `product`: both multiplied."""
+    """What is thresholded. `cas`: frame probability of the class; `attention`: class-agnostic actionness,
+    with the same proposals for every class; `product`: both multiplied."""
     thresholds: tuple[float, ...] = (0.45,)
     """theta_loc. Proposals are the runs of snippets strictly above each of these."""
     scaling: Scaling = "minmax"
-    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left alone);
-    `absolute`: thresholds apply to the scores as they are. Silent in the paper."""
+    """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left
+    alone); `absolute`: thresholds apply to the scores as they are. Silent in the paper."""
     more: tuple[ProposalPass, ...] = ()
     """Further signals to threshold; their proposals join the first one's."""
     upsample: int = 1
@@ -57,7 +60,8 @@ class InferenceSettings:
     min_length: float = 0.0
     """Shortest proposal kept, in snippets (not in upsampled positions)."""
     score: Literal["max", "mean", "oic"] = "max"
-    """Score of a proposal: largest or mean value inside, or outer-inner contrast (mean inside less mean around)."""
+    """Score of a proposal: largest or mean value inside, or outer-inner contrast (mean inside less mean
+    around)."""
     score_signal: Signal = "cas"
     """What the score is computed from."""
     score_scaling: Scaling = "absolute"
@@ -67,8 +71,9 @@ class InferenceSettings:
     gamma: float = 0.0
     """Weight of the video's score of the class, added to the proposal's score."""
     nms: Literal["none", "hard", "gaussian", "linear"] = "gaussian"
-    """Suppression among the proposals of one class: `hard` drops those above `nms_tiou`; `gaussian` multiplies by
-    exp(-tIoU^2 / nms_sigma); `linear` multiplies by 1 - tIoU above `nms_tiou`. The tIoU is exact, in seconds."""
+    """Suppression among the proposals of one class: `hard` drops those above `nms_tiou`; `gaussian`
+    multiplies by exp(-tIoU^2 / nms_sigma); `linear` multiplies by 1 - tIoU above `nms_tiou`. The tIoU is
+    exact, in seconds."""
     nms_sigma: float = 0.3
     """Sigma of `gaussian`."""
     nms_tiou: float = 0.5
@@ -91,7 +96,9 @@ class InferenceSettings:
                 raise UserError(f"inference.{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.nms_sigma < math.inf:
             raise UserError(f"inference.nms_sigma must be a positive number, got {self.nms_sigma}")
-        if not math.isfinite(self.gamma) or (self.score_floor is not None and not math.isfinite(self.score_floor)):
+        if not math.isfinite(self.gamma) or (
+            self.score_floor is not None and not math.isfinite(self.score_floor)
+        ):
             raise UserError("inference.gamma and inference.score_floor must be finite numbers")
 
     @property

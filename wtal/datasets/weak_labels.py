@@ -1,0 +1,207 @@
+"""Video-level labels from a spreadsheet (CSV, TSV) or from JSON lines.
+
+    CSV     video,labels,subset,duration       needed: a column of videos and one of labels; rows of one video
+    add up
+            a.mp4,Diving;Cliff diving,training
+    JSONL   {"video": "a.mp4", "labels": ["Diving"], "subset": "training", "duration": 12.5,
+             "annotations": [{"label": "Diving", "segment": [1.0, 4.5]}]}
+
+A video is named by its path as extraction saw it, with or without the suffix of a video file. Several labels
+in one cell are parted by `;` or `|`. Optional columns `start` and `end` (seconds) make the row's label an
+instance.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from feature_extraction.errors import UserError
+from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, video_from_json
+
+VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
+LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
+SUBSET_COLUMNS = ("subset", "split")
+SUFFIXES = re.compile(
+    r"\.(mp4|mkv|avi|mov|webm|mpg|mpeg|m4v|wmv|flv|ts|3gp|ogv|wav|flac|mp3|ogg)$", re.IGNORECASE
+)
+DEFAULT_SUBSET = "training"
+
+
+@dataclass
+class _Draft:
+    subset: str
+    labels: dict[str, None] = field(default_factory=dict)
+    instances: list[Instance] = field(default_factory=list)
+    duration: float | None = None
+
+
+def read_csv(path: Path, class_list: Path | None = None) -> AnnotationSet:
+    """Read a CSV or TSV of video-level labels; videos without a `subset` are in "training".
+
+    `class_list` is a text file of class names, one a line, in index order; without it the classes are the
+    labels in alphabetical order. Raises `UserError` naming the line of a missing column, a bad number, a
+    video with two subsets, and a label that the class list lacks.
+    """
+    drafts: dict[str, _Draft] = {}
+    for line, row in _rows(path):
+        video_id = video_name(_cell(row, VIDEO_COLUMNS))
+        if not video_id:
+            raise UserError(f"{path}, line {line}: no video in this row")
+        draft = _draft(drafts, video_id, _cell(row, SUBSET_COLUMNS), f"{path}, line {line}")
+        labels = [name.strip() for name in re.split(r"[;|]", _cell(row, LABEL_COLUMNS)) if name.strip()]
+        draft.labels.update(dict.fromkeys(labels))
+        try:
+            if row.get("duration"):
+                draft.duration = float(row["duration"])
+            if row.get("start") and row.get("end"):
+                draft.instances += [
+                    Instance(float(row["start"]), float(row["end"]), label) for label in labels
+                ]
+        except ValueError:
+            raise UserError(
+                f"{path}, line {line}: start, end and duration must be seconds, got {row!r}"
+            ) from None
+    return _finish(path, drafts, class_list)
+
+
+def read_jsonl(path: Path, class_list: Path | None = None) -> AnnotationSet:
+    """Read one JSON object a line; as `read_csv` otherwise. Raises `UserError` naming the line."""
+    drafts: dict[str, _Draft] = {}
+    for line, text in enumerate(_text(path).splitlines(), 1):
+        if not text.strip():
+            continue
+        where = f"{path}, line {line}"
+        try:
+            entry = json.loads(text)
+            name = next(entry[key] for key in VIDEO_COLUMNS if key in entry)
+        except (json.JSONDecodeError, StopIteration, TypeError):
+            raise UserError(
+                f'{where}: expected a JSON object such as {{"video": "a.mp4", "labels": ["Diving"]}}'
+            ) from None
+        if not isinstance(name, str) or not video_name(name):
+            raise UserError(f"{where}: video must be a name, got {name!r}")
+        labels = next((entry[key] for key in LABEL_COLUMNS if key in entry), None)
+        labels = [labels] if isinstance(labels, str) else labels
+        video = video_from_json(
+            Path(where), video_name(name), entry | ({} if labels is None else {"labels": labels})
+        )
+        subset = next((str(entry[key]) for key in SUBSET_COLUMNS if key in entry), "")
+        draft = _draft(drafts, video.video_id, subset, where)
+        draft.labels.update(dict.fromkeys(video.labels))
+        draft.instances += video.instances
+        draft.duration = video.duration if draft.duration is None else draft.duration
+    return _finish(path, drafts, class_list)
+
+
+def write_csv(path: Path, annotations: AnnotationSet) -> None:
+    """Write the video-level labels as `video,labels,subset,duration`; instances are left out."""
+    from feature_extraction.files import atomic_write
+
+    if broken := [name for name in annotations.classes if re.search(r"[;|]", name)]:
+        raise UserError(
+            f"class {broken[0]!r} holds the character that parts labels in CSV; write jsonl instead"
+        )
+    with atomic_write(path, "w") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["video", "labels", "subset", "duration"])
+        for video in annotations.videos.values():
+            seconds = "" if video.duration is None else repr(video.duration)
+            writer.writerow([video.video_id, ";".join(video.labels), video.subset, seconds])
+
+
+def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
+    """Write one JSON object a video, labels and instances; `read_jsonl` gives the same videos back."""
+    from feature_extraction.files import atomic_write
+
+    with atomic_write(path, "w") as stream:
+        for video in annotations.videos.values():
+            entry: dict[str, Any] = {
+                "video": video.video_id,
+                "subset": video.subset,
+                "labels": list(video.labels),
+            }
+            if video.duration is not None:
+                entry["duration"] = video.duration
+            if video.instances:
+                entry["annotations"] = [
+                    {"label": i.label, "segment": [i.start, i.end]} for i in video.instances
+                ]
+            stream.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Class names, one a line, in index order. Raises `UserError` for an empty file and a name that comes
+    twice."""
+    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    if not names or len(set(names)) < len(names):
+        raise UserError(f"{path}: {'a class name comes twice' if names else 'no class names in it'}")
+    return tuple(names)
+
+
+def video_name(path: str) -> str:
+    """A video's id from its path: without the suffix of a video or audio file and a leading `./`."""
+    return SUFFIXES.sub("", path.strip().replace("\\", "/").removeprefix("./"))
+
+
+def _draft(drafts: dict[str, _Draft], video_id: str, subset: str, where: str) -> _Draft:
+    draft = drafts.setdefault(video_id, _Draft(subset or DEFAULT_SUBSET))
+    if subset and subset != draft.subset:
+        raise UserError(
+            f"{where}: video {video_id!r} is in subset {draft.subset!r} and in {subset!r}; choose one"
+        )
+    return draft
+
+
+def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None) -> AnnotationSet:
+    seen = sorted({label for draft in drafts.values() for label in draft.labels})
+    classes = read_class_list(class_list) if class_list else tuple(seen)
+    if unknown := sorted(set(seen) - set(classes)):
+        where = next(video_id for video_id, draft in drafts.items() if unknown[0] in draft.labels)
+        raise UserError(
+            f"{path}: label {unknown[0]!r} of video {where!r} is not in {class_list} "
+            f"({', '.join(classes[:5])}, ...)"
+        )
+    videos = {
+        video_id: VideoAnnotation(video_id, d.subset, tuple(d.labels), tuple(d.instances), d.duration)
+        for video_id, d in drafts.items()
+    }
+    return AnnotationSet(classes, videos)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    lines = _text(path).splitlines()
+    header = lines[0] if lines else ""
+    delimiter = next((mark for mark in ("\t", ",", ";") if mark in header), ",")
+    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
+    for wanted, what in ((VIDEO_COLUMNS, "videos"), (LABEL_COLUMNS, "labels")):
+        if not set(wanted) & set(columns):
+            raise UserError(
+                f"{path}: no column of {what} (one of {', '.join(wanted)}); "
+                f"the first line has: {', '.join(columns)}"
+            )
+    reader.fieldnames = columns
+    try:
+        for row in reader:
+            yield reader.line_num, {key: value or "" for key, value in row.items() if isinstance(key, str)}
+    except csv.Error as error:
+        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
+
+
+def _cell(row: dict[str, str], columns: Iterable[str]) -> str:
+    return next((row[name].strip() for name in columns if name in row), "")
+
+
+def _text(path: Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
