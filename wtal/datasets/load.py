@@ -24,16 +24,15 @@ def _activitynet(path: Path, extra: Path | None) -> AnnotationSet:
 
 
 FORMATS: dict[str, Reader] = {
-    # name: reader(path, second path or None)        path                                     second path
-    "activitynet": _activitynet,  #                  ActivityNet JSON, 1.2, 1.3 or our own    none
-    "bmn": read_bmn,  #                              anet_anno_action.json                   
-    video_info_new.csv "thumos-npy": read_thumos_npy,  #                Thumos14reduced-Annotations/          
-      Ambiguous_test.txt "thumos-json": read_thumos_json,  #              gt.json                             
-          folder of split_*.txt
-    "thumos-txt": read_thumos_txt,  #                folder of <Class>_val.txt, _test.txt     *durations.txt
-    "csv": read_csv,  #                              video-level labels, CSV or TSV           class list
-    "dcase": read_dcase_pair,  #                     weak (or strong) labels to train, tsv   strong labels to
-    test "jsonl": read_jsonl,  #                          video-level labels, JSON lines           class list
+    # name: reader(path, second path or None); what the paths are
+    "activitynet": _activitynet,  # ActivityNet JSON, 1.2, 1.3 or our own; no second path
+    "bmn": read_bmn,  # anet_anno_action.json; video_info_new.csv
+    "thumos-npy": read_thumos_npy,  # folder Thumos14reduced-Annotations; Ambiguous_test.txt
+    "thumos-json": read_thumos_json,  # gt.json; folder of split_*.txt
+    "thumos-txt": read_thumos_txt,  # folder of <Class>_val.txt, <Class>_test.txt; *durations.txt
+    "csv": read_csv,  # video-level labels, CSV or TSV; class list
+    "jsonl": read_jsonl,  # video-level labels, JSON lines; class list
+    "dcase": read_dcase_pair,  # weak (or strong) labels to train on, tsv; strong labels to test on
 }
 
 

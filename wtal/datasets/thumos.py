@@ -1,12 +1,10 @@
-"""THUMOS14 in the three layouts that people have: W-TALC's npy files, json + split files, the official txt
-files.
+"""THUMOS14 in the three layouts that people have: W-TALC's npy files, json + split files, official txt files.
 
 npy    Thumos14reduced-Annotations/{classlist,duration,labels,labels_all,segments,subset,videoname}.npy
        and Ambiguous_test.txt; ActivityNet1.2-Annotations/ has the same files
 json   gt.json (ActivityNet JSON with segments as text), split_train.txt, split_test.txt
-txt    <Class>_val.txt, <Class>_test.txt and Ambiguous_*.txt with lines `video  start end`; *durations.txt
-with
-       a line for the video and a line for its seconds in turn
+txt    <Class>_val.txt, <Class>_test.txt and Ambiguous_*.txt with lines `video  start end`;
+       *durations.txt with a line for the video and a line for its seconds in turn
 """
 
 import math

@@ -1,14 +1,13 @@
 """Video-level labels from a spreadsheet (CSV, TSV) or from JSON lines.
 
-    CSV     video,labels,subset,duration       needed: a column of videos and one of labels; rows of one video
-    add up
+    CSV     video,labels,subset,duration
             a.mp4,Diving;Cliff diving,training
     JSONL   {"video": "a.mp4", "labels": ["Diving"], "subset": "training", "duration": 12.5,
              "annotations": [{"label": "Diving", "segment": [1.0, 4.5]}]}
 
-A video is named by its path as extraction saw it, with or without the suffix of a video file. Several labels
-in one cell are parted by `;` or `|`. Optional columns `start` and `end` (seconds) make the row's label an
-instance.
+A video is named by its path as extraction saw it, with or without the suffix of a video file. A CSV needs a
+column of videos and one of labels; rows of one video add up. Several labels in one cell are parted by `;` or
+`|`. Optional columns `start` and `end` (seconds) make the row's label an instance.
 """
 
 import csv
