@@ -8,18 +8,25 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from feature_extraction.errors import UserError
+from feature_extraction.store import encode_id
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def clip_id(filename: str) -> str:
-    """The file's name without an audio suffix; other dots stay (`Y-a_30.000_40.000.wav`)."""
-    path = Path(filename.strip())
-    return str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path)
+    """The id that feature stores give the file: without an audio suffix (other dots stay), separators encoded."""
+    path = PurePosixPath(filename.strip())
+    return encode_id(str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path))
+
+
+def read_dcase_pair(path: Path, extra: Path | None) -> AnnotationSet:
+    """`path` (weak or strong) as the subset "training", and `extra`, if given, as the subset "validation"."""
+    sets = [read_dcase(path, "training")]
+    return merge([*sets, read_dcase(extra, "validation")] if extra is not None else sets)
 
 
 def read_dcase(path: Path, subset: str, durations: Mapping[str, float] | None = None) -> AnnotationSet:

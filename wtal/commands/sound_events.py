@@ -1,0 +1,83 @@
+"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their F1.
+
+Takes the score files that `wtal predict` left in the run folder. The F1 (event-based, segment-based, clip-level;
+macro and micro) is measured where the run's annotations, or --reference, have strong labels.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with scores")
+    parser.add_argument("--row", default="ours", help="row of the run whose scores to use (default: ours)")
+    parser.add_argument("--out", type=Path, metavar="TSV", help="where the events go (default: RUN/events.tsv)")
+    parser.add_argument("--reference", type=Path, metavar="TSV", help="strong labels to measure against")
+    parser.add_argument("--threshold", type=float, default=0.5, help="frames at or over this are on (default 0.5)")
+    parser.add_argument("--median", type=float, default=0.5, help="median filter in seconds (default 0.5; 0: none)")
+    parser.add_argument("--clip-threshold", type=float, default=0.5, help="classes under this in the clip are off")
+    parser.add_argument("--json", action="store_true", help="metrics by class as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    import csv
+    import json
+
+    from feature_extraction.errors import UserError
+    from feature_extraction.files import atomic_write
+    from wtal.datasets.dcase import read_dcase
+    from wtal.datasets.load import load_annotations
+    from wtal.evaluation.sound_events import clip_f1, event_f1, segment_f1
+    from wtal.inference.scores import VideoScores
+    from wtal.inference.sound_events import events_from_scores
+    from wtal.runs import RunFolder
+
+    folder = RunFolder(options.run)
+    annotations = load_annotations(folder.config().data)
+    reference = read_dcase(options.reference, "reference") if options.reference else annotations
+    found, tags = {}, {}
+    for clip in reference.videos:
+        path = folder.scores(options.row, clip)
+        if not path.is_file():
+            continue
+        scores = VideoScores.load(path)
+        active = scores.video_C >= options.clip_threshold
+        found[clip] = events_from_scores(
+            scores.frame_TC,
+            annotations.classes,
+            scores.grid.snippet_seconds,
+            threshold=options.threshold,
+            median_seconds=options.median,
+            active=active,
+            duration=scores.duration or None,
+        )
+        tags[clip] = [name for name, on in zip(annotations.classes, active, strict=True) if on]
+    if not found:
+        raise UserError(f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first")
+    out = options.out or options.run / "events.tsv"
+    with atomic_write(out, "w") as stream:
+        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+        writer.writerow(["filename", "onset", "offset", "event_label", "score"])
+        for clip, events in found.items():
+            for event in sorted(events, key=lambda e: (e.start, e.label)):
+                writer.writerow([clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"])
+    strong = {clip: reference.videos[clip].instances for clip in found}
+    weak = {clip: set(reference.videos[clip].labels) for clip in found}
+    results = {"clip": clip_f1(weak, tags)}
+    if any(strong.values()):
+        results = {"event": event_f1(strong, found), "segment": segment_f1(strong, found), **results}
+    if options.json:
+        table = {
+            kind: {
+                "macro": result.macro,
+                "micro": result.micro,
+                "classes": {name: counts.f1 for name, counts in result.per_class.items()},
+            }
+            for kind, result in results.items()
+        }
+        print(json.dumps({"clips": len(found), **table}, indent=1))
+    else:
+        for kind, result in results.items():
+            print(f"{kind + ' F1':12} macro {100 * result.macro:6.2f}  micro {100 * result.micro:6.2f}  ({len(found)} clips)")
+        print(out)
+    return 0

@@ -1,0 +1,59 @@
+"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure it.
+
+The data section of CONFIG says which videos and features. The folder that comes out serves as
+`inference.video_classifier`; its summary.json has GAP@20, hit@1, PERR and video mAP of the test videos.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of CONFIG, as in data.streams=[rgb]")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the run folder's name + -video-classifier")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="settings of the classifier, for example --set model.aggregation=netfv --set epochs=30",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    import json
+
+    from feature_extraction.errors import PartialFailure
+    from feature_extraction.files import write_json
+    from wtal.config import load_config
+    from wtal.datasets.features import FeatureSet, available
+    from wtal.datasets.load import load_annotations
+    from wtal.datasets.splits import split
+    from wtal.strict import build, override
+    from wtal.training.video_classifier import (
+        VideoClassifierTraining,
+        measure_video_classifier,
+        train_video_classifier,
+    )
+
+    config = load_config(options.config, options.overrides)
+    settings = build(VideoClassifierTraining, override({}, options.set))
+    out = options.out or Path(config.out.rstrip("/") + "-video-classifier")
+    annotations = load_annotations(config.data)
+    splits = split(annotations, config.data)
+    features = FeatureSet(Path(config.data.features), config.data.streams, config.data.features_prefix)
+    labels = {video_id: video.labels for video_id, video in annotations.videos.items()}
+    train_ids, missing = available(features, sorted(splits.train.videos), config.data.missing)
+    test_ids, missing_test = available(features, sorted(splits.test.videos), config.data.missing)
+    trained = train_video_classifier(out, features, train_ids, labels, annotations.classes, settings, config.seed)
+    known = [video_id for video_id in test_ids if labels[video_id]]
+    if known:
+        metrics = measure_video_classifier(trained, features, known, labels)
+        write_json(out / "summary.json", metrics)
+        print(json.dumps(metrics))
+    print(out)
+    if missing or missing_test:
+        gone = missing + missing_test
+        raise PartialFailure(f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others")
+    return 0
