@@ -3,43 +3,55 @@
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+from feature_extraction.errors import RunFailure
+from feature_extraction.files import read_json
 from feature_extraction.pipeline import extract
-from wtal.config import Config, load_config
+from wtal.config import load_config
 from wtal.prediction import predict_run
 from wtal.report.build import report_run
-from wtal.runs import RunFolder
 from wtal.sandbox.render import render_world
 from wtal.shipped import resolve
 from wtal.summary import summary_table
-from feature_extraction.files import read_json
+from wtal.training.run import train
+
+QUICK = (
+    # fewer, shorter videos and fewer steps; everything else is the same
+    "sandbox.training_videos=12",
+    "sandbox.test_videos=6",
+    "sandbox.min_seconds=15",
+    "sandbox.max_seconds=18",
+    "schedule.warmup_steps=60",
+    "schedule.rounds=2",
+    "schedule.b_steps=30",
+    "schedule.f_steps=30",
+)
 
 
 def demo(quick: bool, out: Path | None, overrides: Sequence[str]) -> int:
-    """Run every stage that is not done yet; prints the table of the four rows and where the report lies."""
-    name = "sandbox_quick" if quick else "sandbox"
+    """Run every stage that is not done yet; prints the table of the method's rows and where the report lies.
+
+    The run folder (`runs/demo`) holds the world, its features and the run itself.
+    """
     folder = out or Path("runs") / ("demo-quick" if quick else "demo")
     world, store = folder / "world", folder / "features"
-    config = load_config(
-        name,
-        [f"out={folder / 'run'}", f"data.annotations={world / 'annotations.json'}", f"data.features={store}", *overrides],
-    )
-    from wtal.training.run import train
+    places = [f"out={folder}", f"data.annotations={world / 'annotations.json'}", f"data.features={store}"]
+    config = load_config("sandbox", [*places, *(QUICK if quick else ()), *overrides])
 
     with _Stage("render"):
         render_world(world, config.sandbox)
     with _Stage("extract"):
-        extract(world / "videos", store, config.extraction, resolve=resolve)
+        extraction = extract(world / "videos", store, config.extraction, resolve=resolve)
+        if extraction.failed:
+            raise RunFailure(f"the sandbox's own videos could not be read: {extraction.failed}")
     with _Stage("train"):
         run, _ = train(config)
     with _Stage("predict and evaluate"):
         predict_run(run, run.predictions, "ours", (), None)
     with _Stage("report"):
         index = report_run(run)
-    summary = read_json(run.summary)
-    print(summary_table(summary))
+    print(summary_table(read_json(run.summary)))
     print(f"report: {index.resolve()}")
     return 0
 

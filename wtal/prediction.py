@@ -127,7 +127,7 @@ def predict_videos(
     source = row_sources(config)[row]
     device = pick_device(config.training.device)
     branch = load_row(run, source, branches).to(device)
-    scored = dict(score_row(branch, source.rule, features, sorted(extraction.done), device, ROWS[row]))
+    scored = dict(score_row(branch, source.rule, features, sorted([*extraction.done, *extraction.present]), device, ROWS[row]))
     write_predictions(out, detections_of(config, annotations.classes, scored, None), details=f"wtal, row {row}")
     if extraction.failed:
         raise PartialFailure(f"{len(extraction.failed)} videos could not be read: {', '.join(extraction.failed)}")
