@@ -1,10 +1,11 @@
-"""The three protocols written straight from their definitions, one detection at a time. Slow, and meant to be plain."""
+"""The three protocols written straight from their definitions, one detection at a time: slow and plain."""
 
 ACTIVITYNET, SNIPPET, OFFICIAL = "activitynet", "thumos-snippet", "thumos-official"
 
 
 def mean_ap(videos, predictions, protocol, threshold):
-    """`videos`: {id: ([(start, end, label)], [(start, end)] ambiguous)}; `predictions`: {id: [(start, end, label, score)]}.
+    """`videos`: {id: ([(start, end, label)], [(start, end)] ambiguous)}; `predictions`: {id: [(start, end,
+    label, score)]}.
 
     Returns ({class with ground truth: AP}, mean AP).
     """
@@ -21,7 +22,10 @@ def snap(videos, predictions):
         return round(seconds * 25 / 16)  # Python rounds halves to even
 
     videos = {
-        name: ([(grid(s), grid(e), label) for s, e, label in instances], [(grid(s), grid(e)) for s, e in ambiguous])
+        name: (
+            [(grid(s), grid(e), label) for s, e, label in instances],
+            [(grid(s), grid(e)) for s, e in ambiguous],
+        )
         for name, (instances, ambiguous) in videos.items()
     }
     kept = {}

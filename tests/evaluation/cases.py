@@ -1,4 +1,4 @@
-"""Small random evaluations with everything that can go wrong in them, and their translation to the project's types."""
+"""Small random evaluations with all that can go wrong, and their translation to the project's types."""
 
 import random
 

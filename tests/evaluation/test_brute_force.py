@@ -41,7 +41,7 @@ def test_small_blocks_change_nothing(protocol, monkeypatch):
 
 
 def test_the_cases_hold_what_they_should():
-    """Ties, duplicates, classes without detections and zero-length segments do occur, else the test above is hollow."""
+    """Ties, duplicates, silent classes and zero-length segments occur, else the test above is hollow."""
     ties = duplicates = silent = points = unsure = unknown = 0
     for seed in range(1000):
         videos, predictions = random_case(seed)

@@ -1,4 +1,4 @@
-"""Two sets of detections on the same ground truth: mAP of both and their difference, with intervals over videos."""
+"""Two sets of detections on the same ground truth: mAP, and the difference with its interval."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What kind of mistakes detections make: types of false positives and what they cost, and which instances are missed."""
+"""What kind of mistakes detections make: false positives by type and cost, and which instances are missed."""
 
 import argparse
 import json
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bins",
         default="quantile",
-        help="bins of length, coverage and count: quantile (five equal parts; default), thumos14 or activitynet (DETAD's)",
+        help="bins of length, coverage and count: quantile (default), thumos14 or activitynet (DETAD's)",
     )
     parser.add_argument(
         "--limit",

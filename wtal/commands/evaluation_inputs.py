@@ -49,7 +49,7 @@ def add_protocol(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol",
         default="activitynet",
-        help="activitynet (seconds; default), thumos-snippet (CO2-Net family) or thumos-official (the challenge's)",
+        help="activitynet (default), thumos-snippet (as CO2-Net) or thumos-official (the challenge's)",
     )
 
 
@@ -95,7 +95,7 @@ def read_ground_truth(options: argparse.Namespace) -> "tuple[AnnotationSet, set[
 def read_detections(
     path: Path, ground_truth: "AnnotationSet", left_out: set[str]
 ) -> "dict[str, list[Detection]]":
-    """The detections in `path` without the videos that were left out; says on stderr what is odd about them."""
+    """The detections in `path` less the videos left out; says on stderr what is odd about them."""
     from wtal.datasets.annotations import read_predictions
 
     found = read_predictions(path)

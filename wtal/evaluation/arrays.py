@@ -16,7 +16,7 @@ from wtal.datasets.annotations import AnnotationSet, Detection
 
 @dataclass(frozen=True)
 class Segments:
-    """Parallel arrays, in file order. Times in seconds, or in snippets once a protocol has put them on a grid."""
+    """Parallel arrays, in file order. Times in seconds, or in snippets once a protocol says so."""
 
     start: np.ndarray
     """float64."""
@@ -65,9 +65,10 @@ class Problem:
 def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]) -> Problem:
     """Flatten `ground_truth` and `predictions` (seconds).
 
-    Detections of a class without ground truth are left out (they cannot count) and named in `notes`; detections in
-    a video that the ground truth does not know stay (they are false positives) and are counted in `notes`.
-    Raises `UserError` for ground truth without instances and for scores or times that are not numbers.
+    Detections of a class without ground truth are left out (they cannot count) and named in `notes`;
+    detections in a video that the ground truth does not know stay (they are false positives) and are counted
+    in `notes`. Raises `UserError` for ground truth without instances and for scores or times that are not
+    numbers.
     """
     instances = [
         (instance, video.video_id) for video in ground_truth.videos.values() for instance in video.instances
@@ -151,7 +152,7 @@ def _refuse_bad_numbers(flat: Sequence[Detection], found: Segments, videos: Sequ
             worst = flat[first]
             raise UserError(
                 f"video {videos[found.video[first]]!r}: a detection's {what} is not a number "
-                f"([{worst.start}, {worst.end}] {worst.label!r} score {worst.score}; {int(bad.sum())} such in all); "
+                f"([{worst.start}, {worst.end}] {worst.label!r} score {worst.score}; {int(bad.sum())} such); "
                 "remove these detections or mend what wrote them"
             )
 
@@ -175,7 +176,8 @@ def _notes(
         count = sum(len(predictions[video_id]) for video_id in unknown_videos)
         names = ", ".join(map(repr, unknown_videos[:3])) + (", ..." if len(unknown_videos) > 3 else "")
         notes.append(
-            f"{len(unknown_videos)} video(s) with {count} detection(s) are not in the ground truth ({names}); "
+            f"{len(unknown_videos)} video(s) with {count} detection(s) are not in the ground truth "
+            f"({names}); "
             "their detections count as false positives"
         )
     reversed_count = int(np.sum(found.end < found.start))

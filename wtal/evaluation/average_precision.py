@@ -7,9 +7,11 @@ import numpy as np
 
 
 def interpolated(hit_N: np.ndarray, positives: int) -> float:
-    """Area under the monotone envelope of precision over recall, all points (VOC 2010 and later, ActivityNet).
+    """Area under the monotone envelope of precision over recall, all points (VOC 2010 and later,
+    ActivityNet).
 
-    Precision at a recall is the best precision at that or any higher recall; each hit adds `1 / positives` recall.
+    Precision at a recall is the best precision at that or any higher recall; each hit adds `1 / positives`
+    recall.
     """
     precision_H = precision_at_hits(hit_N)
     envelope_H = np.maximum.accumulate(precision_H[::-1])
@@ -17,7 +19,7 @@ def interpolated(hit_N: np.ndarray, positives: int) -> float:
 
 
 def non_interpolated(hit_N: np.ndarray, positives: int) -> float:
-    """Sum of the precision at each hit over the number of positives (THUMOS challenge; information retrieval)."""
+    """Sum of the precision at each hit over the number of positives (the THUMOS challenge's AP)."""
     return float(precision_at_hits(hit_N).sum() / positives)
 
 
@@ -30,9 +32,9 @@ def precision_at_hits(hit_N: np.ndarray) -> np.ndarray:
 def resampled_interpolated(hit_N: np.ndarray, weight_RN: np.ndarray, positives_R: np.ndarray) -> np.ndarray:
     """`interpolated` of R resamples, float64 `[R]`; `weight_RN`: how often each detection's video was drawn.
 
-    A detection that was drawn w times stands w times in the ranking, its copies next to each other. Precision rises
-    along the copies of a hit, so the envelope over them is the value after the last one, which is what this uses.
-    NaN for a resample without positives.
+    A detection that was drawn w times stands w times in the ranking, its copies next to each other. Precision
+    rises along the copies of a hit, so the envelope over them is the value after the last one, which is what
+    this uses. NaN for a resample without positives.
     """
     gained_RH, precision_RH = _weighted_precision(hit_N, weight_RN)
     envelope_RH = np.maximum.accumulate(precision_RH[:, ::-1], axis=1)[:, ::-1]
@@ -42,7 +44,9 @@ def resampled_interpolated(hit_N: np.ndarray, weight_RN: np.ndarray, positives_R
 def resampled_non_interpolated(
     hit_N: np.ndarray, weight_RN: np.ndarray, positives_R: np.ndarray
 ) -> np.ndarray:
-    """`non_interpolated` of R resamples, float64 `[R]`, as `resampled_interpolated`, each copy with its own precision."""
+    """`non_interpolated` of R resamples, float64 `[R]`, as `resampled_interpolated`, each copy with its own
+    precision.
+    """
     rank_RH, hits_RH, gained_RH = _weighted_ranks(hit_N, weight_RN)
     before_hits, before_rank = hits_RH - gained_RH, rank_RH - gained_RH
     total_RH = np.zeros(gained_RH.shape)

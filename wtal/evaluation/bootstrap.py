@@ -1,9 +1,15 @@
 """How sure a mAP is: bootstrap over videos, and the paired comparison of two sets of detections.
 
-Videos, not detections, are the independent units, so videos are drawn with replacement, as many as there are, and the
-mAP of each draw is computed anew. Matching happens inside one video, so it is done once; a draw only changes how often
-each video's detections and ground truths stand in the ranking. A class without ground truth in a draw is left out of
-that draw's mean. (Percentile intervals: Efron and Tibshirani 1993, ch. 13.)
+Videos, not detections, are the independent units, so videos are drawn with replacement, as many as there are,
+and the mAP of each draw is computed anew. Matching happens inside one video, so it is done once; a draw only
+changes how often each video's detections and ground truths stand in the ranking. A class without ground truth
+in a draw is left out of that draw's mean.
+
+mAP of few videos is too high (the envelope of a ragged curve), and that of a draw is too high once more, so
+the usual percentiles of the draws sit too high as well. The interval is therefore the basic one (Davison and
+Hinkley 1997, section 5.2): the draws reflected about the value, `[2 value - upper, 2 value - lower]`. On
+simulated data of 30, 60 and 200 videos a 90 % interval held the mAP of 4,000 videos in 82, 83 and 90 % of 200
+data sets; percentile intervals did in 52, 62 and 77 %. For few videos read it as a lower bound on the doubt.
 
 Legend: R resamples, V videos, K thresholds, N detections.
 """
@@ -31,15 +37,17 @@ BLOCK_VALUES = 1 << 22
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the percentile interval around it."""
+    """A value and its basic bootstrap interval."""
 
     value: float
     low: float
     high: float
+    bias: float
+    """Mean of the draws minus the value: about what this number of videos adds to it."""
 
     def as_dict(self) -> dict[str, float]:
         """Plain values for JSON."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return {"value": self.value, "low": self.low, "high": self.high, "bias": self.bias}
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ class Comparison:
     """One a threshold."""
     average_difference: Interval
     p_value: float
-    """Two-sided bootstrap p-value of the difference in average mAP: twice the share of draws on the rarer side of 0."""
+    """Two-sided, of the difference in average mAP: twice the share of draws on the rarer side of 0."""
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""
@@ -102,7 +110,7 @@ def bootstrap_map(
     tiou: Sequence[float] | None = None,
     settings: BootstrapSettings | None = None,
 ) -> BootstrapResult:
-    """`detection_map` with a percentile interval for each mAP. Arguments and errors as there."""
+    """`detection_map` with an interval for each mAP. Arguments and errors as there."""
     return intervals_of(
         assign(ground_truth, predictions, protocol, tiou), protocol, settings or BootstrapSettings()
     )
@@ -122,7 +130,7 @@ def compare(
     tiou: Sequence[float] | None = None,
     settings: BootstrapSettings | None = None,
 ) -> Comparison:
-    """Paired comparison: both are measured on the same draws of videos, so what a video does to both cancels."""
+    """Both are measured on the same draws of videos, so what a video does to both cancels."""
     settings = settings or BootstrapSettings()
     assignments = [assign(ground_truth, predictions, protocol, tiou) for predictions in (first, second)]
     videos = tuple(dict.fromkeys(name for assignment in assignments for name in assignment.problem.videos))
@@ -135,14 +143,13 @@ def compare(
     (one, one_RK), (two, two_RK) = measured
     difference_RK = two_RK - one_RK
     values = np.array(two.result.mAP) - np.array(one.result.mAP)
-    average_R = difference_RK.mean(axis=1)
-    average_R = average_R[~np.isnan(average_R)]
+    average_R = _reflected(values.mean(), difference_RK.mean(axis=1))
     rarer = min(int((average_R <= 0).sum()), int((average_R >= 0).sum()))
     return Comparison(
         one,
         two,
-        tuple(_interval(v, difference_RK[:, k], settings) for k, v in enumerate(values)),
-        _interval(values.mean(), average_R, settings),
+        tuple(_interval(v, difference_RK[:, k], settings, -1.0) for k, v in enumerate(values)),
+        _interval(values.mean(), difference_RK.mean(axis=1), settings, -1.0),
         min(1.0, 2 * (rarer + 1) / (len(average_R) + 1)),
     )
 
@@ -188,7 +195,15 @@ def _with_intervals(
     return BootstrapResult(result, each, average, settings), mAP_RK
 
 
-def _interval(value: float, draws_R: np.ndarray, settings: BootstrapSettings) -> Interval:
+def _interval(
+    value: float, draws_R: np.ndarray, settings: BootstrapSettings, lowest: float = 0.0
+) -> Interval:
     outside = (1 - settings.confidence) / 2
-    low, high = np.nanquantile(draws_R, [outside, 1 - outside])
-    return Interval(float(value), float(low), float(high))
+    # no interval leaves the values that there are: mAP 0 to 1, differences -1 to 1
+    low, high = np.clip(np.quantile(_reflected(value, draws_R), [outside, 1 - outside]), lowest, 1.0)
+    return Interval(float(value), float(low), float(high), float(np.nanmean(draws_R) - value))
+
+
+def _reflected(value: float, draws_R: np.ndarray) -> np.ndarray:
+    """The draws that have a mAP, reflected about `value`."""
+    return 2 * value - draws_R[~np.isnan(draws_R)]

@@ -1,6 +1,7 @@
 """What kind of instance a ground truth is (how long, how much of its video, one of how many), cut into bins.
 
-A bin holds the values above its lower edge up to and including its upper one. Legend: G ground truths, V videos.
+A bin holds the values above its lower edge up to and including its upper one. Legend: G ground truths, V
+videos.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,7 @@ class Binning:
         return np.where(inside, position, -1)
 
 
-# Bins of DETAD (Alwassel et al., ECCV 2018) for its two data sets; `quantile` cuts any data into five equal parts.
+# Bins of DETAD (Alwassel et al., ECCV 2018) for its two data sets; `quantile` cuts any data into fifths.
 BINS: dict[str, dict[str, tuple[float, ...]] | None] = {
     "thumos14": {
         "length": (0, 3, 6, 12, 18, np.inf),
@@ -62,9 +63,11 @@ UNITS = {"length": "s", "coverage": "share of the video", "instances": "of the c
 
 
 def characteristics(problem: Problem, bins: Mapping[str, tuple[float, ...]] | None) -> tuple[Binning, ...]:
-    """Length (seconds), coverage (length over the video's duration) and count (instances of the same class in the video).
+    """Length (seconds), coverage (length over the video's duration) and count (instances of the same class in
+    the video).
 
-    `bins`: edges by characteristic, or None for quintiles. A characteristic that no ground truth has is left out.
+    `bins`: edges by characteristic, or None for quintiles. A characteristic that no ground truth has is left
+    out.
     """
     truth = problem.truth
     length_G = truth.end - truth.start

@@ -43,9 +43,10 @@ def classification_map(
 ) -> ClassificationResult:
     """Measure video scores (higher is surer) against multi-hot video labels.
 
-    AP is not interpolated: the mean precision at the ranks of the videos that have the class; equal scores keep the
-    order of the videos. GAP (Abu-El-Haija et al. 2016) ranks the `top` best-scored classes of every video together
-    and divides by all positives. Raises `UserError` for scores that are not numbers and for labels without a positive.
+    AP is not interpolated: the mean precision at the ranks of the videos that have the class; equal scores
+    keep the order of the videos. GAP (Abu-El-Haija et al. 2016) ranks the `top` best-scored classes of every
+    video together and divides by all positives. Raises `UserError` for scores that are not numbers and for
+    labels without a positive.
     """
     score_VC, label_VC = np.asarray(score_VC, dtype=np.float64), np.asarray(label_VC, dtype=bool)
     if score_VC.shape != label_VC.shape or score_VC.shape[1] != len(classes):
@@ -75,7 +76,8 @@ def classification_map(
 def video_map(
     ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]
 ) -> ClassificationResult:
-    """`classification_map` of detections: a video's score for a class is its best detection's; without one the lowest.
+    """`classification_map` of detections: a video's score for a class is its best detection's; without one
+    the lowest.
 
     Detections of unknown videos and classes are left out.
     """

@@ -1,20 +1,22 @@
 """Detection mAP. A number means nothing without its protocol, so the protocol is always named.
 
-- `activitynet`: the official ActivityNet evaluator, times in seconds. Per class, detections by falling score; each
-  takes the unused ground truth of highest tIoU in its video and is right if tIoU >= threshold. AP is the area under
-  the monotone envelope of precision over recall.
+- `activitynet`: the official ActivityNet evaluator, times in seconds. Per class, detections by falling score;
+  each takes the unused ground truth of highest tIoU in its video and is right if tIoU >= threshold. AP is the
+  area under the monotone envelope of precision over recall.
 - `thumos-snippet`: the convention of the CO2-Net family. All times rounded to snippets, `round(t * 25 / 16)`;
   detections that share a snippet with an Ambiguous segment are dropped; then as `activitynet`.
-- `thumos-official`: the THUMOS challenge's evaluator. Per class and video the ground truths, in file order, each take
-  the free detection of highest overlap (intersection over hull), right if overlap > threshold; a detection left over
-  is wrong unless it overlaps an Ambiguous segment, then it is ignored. AP is the mean precision at the hits.
+- `thumos-official`: the THUMOS challenge's evaluator. Per class and video the ground truths, in file order,
+  each take the free detection of highest overlap (intersection over hull), right if overlap > threshold; a
+  detection left over is wrong unless it overlaps an Ambiguous segment, then it is ignored. AP is the mean
+  precision at the hits.
 
 In all three the mean is over the classes with ground truth; one of them without any detection has AP 0.
 
-Ties. Equal scores: the detection that comes first in the predictions (videos in file order, detections in file order
-within a video) goes first, in matching and in the ranking. Equal overlaps: the ground truth that comes first in the
-annotations; in `thumos-official` the detection of higher score, then the earlier one. (The Python and Matlab
-originals leave ties to the sorting routine of the day.) Segments without length have overlap 0 with everything.
+Ties. Equal scores: the detection that comes first in the predictions (videos in file order, detections in
+file order within a video) goes first, in matching and in the ranking. Equal overlaps: the ground truth that
+comes first in the annotations; in `thumos-official` the detection of higher score, then the earlier one. (The
+Python and Matlab originals leave ties to the sorting routine of the day.) Segments without length have
+overlap 0 with everything.
 
 Legend: K thresholds, C classes, N detections, G ground truths.
 """
@@ -134,8 +136,8 @@ def detection_map(
     """AP of `predictions` (seconds) by threshold and class under a protocol of `PROTOCOLS`.
 
     `tiou`: thresholds in (0, 1]; None takes the protocol's usual ones. Videos are those of `ground_truth`;
-    detections elsewhere are false positives. Raises `UserError` for an unknown protocol, a threshold outside (0, 1],
-    ground truth without instances, and scores or times that are not numbers.
+    detections elsewhere are false positives. Raises `UserError` for an unknown protocol, a threshold outside
+    (0, 1], ground truth without instances, and scores or times that are not numbers.
     """
     return result_of(assign(ground_truth, predictions, protocol, tiou), protocol)
 
@@ -146,7 +148,7 @@ def assign(
     protocol: str = "activitynet",
     tiou: Sequence[float] | None = None,
 ) -> Assignment:
-    """What `detection_map` does up to AP: which detection took which ground truth. Arguments and errors as there."""
+    """Which detection took which ground truth; arguments and errors as of `detection_map`."""
     rules = protocol_named(protocol)
     thresholds = tuple(float(threshold) for threshold in (rules.default_tiou if tiou is None else tiou))
     check_tiou(thresholds)

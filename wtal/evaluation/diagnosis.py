@@ -1,5 +1,5 @@
-"""What kind of mistakes detections make, as DETAD defines it (Alwassel et al., "Diagnosing Error in Temporal Action
-Detectors", ECCV 2018), under the `activitynet` protocol.
+"""What kind of mistakes detections make, as DETAD defines it (Alwassel et al., "Diagnosing Error in Temporal
+Action Detectors", ECCV 2018), under the `activitynet` protocol.
 
 - Of each class only the best-scored `limit` x (number of its ground truths) detections are looked at.
 - A false positive is named after the ground truth of any class that it overlaps most in its video:
@@ -10,10 +10,12 @@ Detectors", ECCV 2018), under the `activitynet` protocol.
       tIoU < low, or no ground truth            background
 
   Where that overlap is tied the ground truth of the detection's own class is taken.
-- Normalised AP (AP_N): precision = R N / (R N + FP), R the recall and N the mean number of ground truths of a class,
-  so that classes and bins of different size compare. Otherwise the area under the monotone envelope.
-- Impact of a type of error: mean AP_N (classes and thresholds) with these false positives removed, minus without.
-- Sensitivity: mean AP_N of the ground truths in one bin; detections that took a ground truth outside it are ignored.
+- Normalised AP (AP_N): precision = R N / (R N + FP), R the recall and N the mean number of ground truths of a
+  class, so that classes and bins of different size compare. Otherwise the area under the monotone envelope.
+- Impact of a type of error: mean AP_N (classes and thresholds) without these false positives, minus with
+  them.
+- Sensitivity: mean AP_N of the ground truths in one bin; detections that took a ground truth outside it are
+  ignored.
 - False negatives: share of the ground truths of a bin, or of a pair of bins, that no detection took.
 
 Legend: K thresholds, N detections, G ground truths, C classes.
@@ -47,7 +49,7 @@ class BinReport:
     ap_n: float | None
     """Mean AP_N of the bin's ground truths; None for an empty bin."""
     missed: float | None
-    """Share of the bin's ground truths that no detection took, mean over thresholds; None for an empty bin."""
+    """Share of the bin's ground truths that no detection took; None for an empty bin."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Diagnosis:
     missed: float
     """Share of all ground truths that no detection took."""
     confusions: tuple[tuple[str, str, int], ...]
-    """(predicted, actual, how many) of wrong labels and confusions, most frequent first, at the lowest threshold."""
+    """(predicted, actual, count) of wrong labels and confusions at the lowest threshold, by frequency."""
     notes: tuple[str, ...]
 
     @property
@@ -144,8 +146,8 @@ def diagnose(
     tiou: Sequence[float] = (0.5,),
     settings: DiagnosisSettings | None = None,
 ) -> Diagnosis:
-    """Diagnose `predictions` (seconds). `tiou`: the thresholds that everything is averaged over (DETAD: 0.5 on THUMOS14,
-    0.5 to 0.95 on ActivityNet). Raises `UserError` as `detection_map` does.
+    """Diagnose `predictions` (seconds). `tiou`: the thresholds that everything is averaged over (DETAD: 0.5
+    on THUMOS14, 0.5 to 0.95 on ActivityNet). Raises `UserError` as `detection_map` does.
     """
     settings = settings or DiagnosisSettings()
     everything = assign(ground_truth, predictions, "activitynet", tiou)
@@ -178,7 +180,7 @@ def diagnose(
 
 
 def _limit(assignment: Assignment, limit: int) -> tuple[Assignment, np.ndarray]:
-    """The best-scored `limit` x G detections of each class, and for each its group (0: the first G of its class, ...).
+    """The best-scored `limit` x G detections of each class; for each its group (0: the first G of its class).
 
     Detections by falling score never depend on later ones, so the assignment of what stays is unchanged.
     """
@@ -199,7 +201,7 @@ def _limit(assignment: Assignment, limit: int) -> tuple[Assignment, np.ndarray]:
 
 
 def _kinds(assignment: Assignment, low_tiou: float) -> tuple[np.ndarray, np.ndarray]:
-    """One of `KINDS` for each detection at each threshold, and the ground truth each overlaps most (-1: none)."""
+    """The kind of each detection at each threshold, and the ground truth it overlaps most (-1: none)."""
     found, truth = assignment.problem.found, assignment.problem.truth
     nearest_N, overlap_N = best_overlap(found, truth)
     same_N = np.zeros(len(found), dtype=bool)
@@ -235,7 +237,7 @@ def _mean_ap(
     normalised: bool,
     positives_C: np.ndarray | None = None,
 ) -> float:
-    """Mean over thresholds and classes with positives of AP or AP_N, of the detections that `keep_KN` leaves."""
+    """Mean AP or AP_N over thresholds and classes with positives, of the detections that `keep_KN` leaves."""
     positives_C = problem.instances_C() if positives_C is None else positives_C
     mean_instances = len(problem.truth) / len(problem.classes)
     values = []

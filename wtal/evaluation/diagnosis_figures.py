@@ -1,8 +1,9 @@
-"""The diagnosis as figures: false positives, sensitivity, false negatives. SVG for papers, PNG for everything else."""
+"""The diagnosis as figures: false positives, sensitivity, false negatives. SVG and PNG."""
 
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -15,7 +16,7 @@ COLOURS = ("#1b9e77", "#7570b3", "#e7298a", "#e6ab02", "#d95f02", "#999999")
 
 
 def write_figures(diagnosis: Diagnosis, folder: Path) -> list[Path]:
-    """Write `false_positives`, `sensitivity` and `false_negatives`, each as SVG and PNG; returns their paths."""
+    """Write `false_positives`, `sensitivity` and `false_negatives` as SVG and PNG; returns their paths."""
     drawn = {
         "false_positives": _false_positives(diagnosis),
         "sensitivity": _by_bin(diagnosis, "ap_n", "AP_N (%)", diagnosis.mAP_n),
@@ -25,10 +26,10 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     for name, figure in drawn.items():
         for suffix in ("svg", "png"):
             path = Path(folder) / f"{name}.{suffix}"
-            # no date in the file: the same diagnosis gives the same bytes
+            # no date and no random ids in the file: the same diagnosis gives the same bytes
             metadata = {"Date": None} if suffix == "svg" else None
             try:
-                with atomic_write(path) as stream:
+                with rc_context({"svg.hashsalt": "wtal"}), atomic_write(path) as stream:
                     figure.savefig(stream, format=suffix, dpi=150, metadata=metadata)
             except OSError as error:
                 raise UserError(f"{path}: cannot be written ({error.strerror})") from None

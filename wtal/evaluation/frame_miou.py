@@ -1,10 +1,12 @@
-"""How well frames are told apart: intersection over union of the foreground frames and of the background frames.
+"""How well frames are told apart: intersection over union of the foreground frames and of the background
+frames.
 
-For a video and one of its labelled classes let G be the snippets inside an instance, P those called foreground and N
-those called background. Foreground IoU = |P and G| / |P or G|; background IoU = |N and not G| / |N or not G|. A binary
-prediction has N = not P; in ternary pseudo-labels the uncertain snippets are in neither, so they count as missed on
-both sides. The mIoU is the mean over all (video, labelled class) pairs, each pair with the same weight. A pair whose
-union is empty (nothing there and nothing said) is left out of that mean.
+For a video and one of its labelled classes let G be the snippets inside an instance, P those called
+foreground and N those called background. Foreground IoU = |P and G| / |P or G|; background IoU = |N and not
+G| / |N or not G|. A binary prediction has N = not P; in ternary pseudo-labels the uncertain snippets are in
+neither, so they count as missed on both sides. The mIoU is the mean over all (video, labelled class) pairs,
+each pair with the same weight. A pair whose union is empty (nothing there and nothing said) is left out of
+that mean.
 
 Legend: T snippets, C classes.
 """
@@ -46,9 +48,10 @@ def frame_miou(
 ) -> FrameMIoU:
     """Foreground and background mIoU of `prediction` against `truth`, both by video id.
 
-    `truth`: bool `[T, C]`. `prediction`: bool `[T, C]`, or ternary pseudo-labels (1 foreground, 0 background, -1
-    uncertain; METHOD eq. 4) of an integer type. `labels`: bool `[C]`, the video's labelled classes; without it the
-    classes with a snippet of ground truth. Raises `UserError` naming a video that is missing or of another shape.
+    `truth`: bool `[T, C]`. `prediction`: bool `[T, C]`, or ternary pseudo-labels (1 foreground, 0 background,
+    -1 uncertain; METHOD eq. 4) of an integer type. `labels`: bool `[C]`, the video's labelled classes;
+    without it the classes with a snippet of ground truth. Raises `UserError` naming a video that is missing
+    or of another shape.
     """
     foreground, background, confident, snippets, pairs = [], [], 0, 0, 0
     for video_id, truth_TC in truth.items():
@@ -57,7 +60,8 @@ def frame_miou(
         predicted_TC = prediction[video_id]
         if predicted_TC.shape != truth_TC.shape:
             raise UserError(
-                f"video {video_id!r}: frame prediction {predicted_TC.shape} and ground truth {truth_TC.shape} differ"
+                f"video {video_id!r}: frame prediction {predicted_TC.shape} and "
+                f"ground truth {truth_TC.shape} differ in shape"
             )
         chosen_C = truth_TC.any(axis=0) if labels is None else np.asarray(labels[video_id], dtype=bool)
         there, called = truth_TC[:, chosen_C].astype(bool), predicted_TC[:, chosen_C]
@@ -88,8 +92,8 @@ def rasterise(
 ) -> np.ndarray:
     """Instances (seconds) as a mask, bool `[length, C]`: a snippet is foreground if its centre is inside one.
 
-    Inside means `start <= centre < end`; snippet t's centre is `(t + 1/2) * stride / fps`. Instances of a class that is
-    not in `classes` are left out.
+    Inside means `start <= centre < end`; snippet t's centre is `(t + 1/2) * stride / fps`. Instances of a
+    class that is not in `classes` are left out.
     """
     mask_TC = np.zeros((length, len(classes)), dtype=bool)
     index = {name: position for position, name in enumerate(classes)}
@@ -108,10 +112,11 @@ def detection_frame_miou(
     grid: TimeGrid | None = None,
     lowest_score: float = -math.inf,
 ) -> FrameMIoU:
-    """`frame_miou` of detections: the union of a video's detections of score >= `lowest_score`, class by class.
+    """`frame_miou` of detections: the union of a video's detections of score >= `lowest_score`, class by
+    class.
 
-    The grid (default: 25 fps, 16-frame snippets) covers the video's duration, or where that is unknown everything
-    annotated and detected in it. A video without detections is background throughout.
+    The grid (default: 25 fps, 16-frame snippets) covers the video's duration, or where that is unknown
+    everything annotated and detected in it. A video without detections is background throughout.
     """
     grid = grid or TimeGrid()
     truth, prediction, labels = {}, {}, {}

@@ -1,10 +1,10 @@
 """Which detection takes which ground truth, at many thresholds at once, without a loop over detections.
 
-"By falling score, each detection takes the best ground truth that is still free" gives every detection its turn in a
-fixed order (a serial dictatorship). The same assignment comes out of deferred acceptance (Gale and Shapley 1962) when
-everyone agrees on the order of turns: all propose to their best choice at once, whoever is asked keeps the proposer
-whose turn is earliest, the refused ask their next choice, until no one is left. Each round is a few array operations
-over all videos, classes and detections; refusals are few, so rounds are few.
+"By falling score, each detection takes the best ground truth that is still free" gives every detection its
+turn in a fixed order (a serial dictatorship). The same assignment comes out of deferred acceptance (Gale and
+Shapley 1962) when everyone agrees on the order of turns: all propose to their best choice at once, whoever is
+asked keeps the proposer whose turn is earliest, the refused ask their next choice, until no one is left. Each
+round is a few array operations over all videos, classes and detections; refusals are few, so rounds are few.
 
 Legend: P proposers, I items (what is proposed to), Q pairs of the two, K thresholds, N detections.
 """
@@ -37,7 +37,7 @@ def intersection_over_union(start, end, other_start, other_end) -> np.ndarray:
 
 
 def intersection_over_hull(start, end, other_start, other_end) -> np.ndarray:
-    """Overlap of the THUMOS challenge: intersection over `max end - min start`; 0 where they do not intersect."""
+    """Overlap of the THUMOS challenge: intersection over `max end - min start`; else 0."""
     intersection = np.minimum(end, other_end) - np.maximum(start, other_start)
     hull = np.maximum(end, other_end) - np.minimum(start, other_start)
     return np.divide(intersection, hull, out=np.zeros_like(intersection), where=intersection > 0)
@@ -56,8 +56,8 @@ def greedy_match(
 ) -> np.ndarray:
     """In the order of `proposers`, each takes the free item of its group with the highest overlap.
 
-    Taken only if overlap >= threshold (`strict`: overlap > threshold). Of equal overlaps the earlier item wins.
-    Returns int64 `[K, P]`: the item's index, or -1.
+    Taken only if overlap >= threshold (`strict`: overlap > threshold). Of equal overlaps the earlier item
+    wins. Returns int64 `[K, P]`: the item's index, or -1.
     """
     match_KP = np.full((len(threshold_K), len(proposers.start)), -1, dtype=np.int64)
     if not len(proposers.start) or not len(items.start):
@@ -88,8 +88,8 @@ def best_overlap(
 ) -> tuple[np.ndarray, np.ndarray]:
     """For each detection the ground truth of any class in its video with the highest tIoU, and that tIoU.
 
-    Of equal overlaps one of the detection's own class wins, then the first in file order. Returns int64 `[N]` (-1: the
-    video has no ground truth) and float64 `[N]`.
+    Of equal overlaps one of the detection's own class wins, then the first in file order. Returns int64 `[N]`
+    (-1: the video has no ground truth) and float64 `[N]`.
     """
     nearest_N = np.full(len(found), -1, dtype=np.int64)
     overlap_N = np.zeros(len(found))
@@ -128,7 +128,7 @@ def _pair_blocks(
 
 
 def _deferred_acceptance(proposer_Q: np.ndarray, item_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs sorted by proposer (smaller: earlier turn), then by falling preference; returns the pairs that stay."""
+    """Of pairs sorted by proposer (smaller: earlier turn), then falling preference, those that stay."""
     if not len(proposer_Q):
         return proposer_Q, item_Q
     names, item_Q = np.unique(item_Q, return_inverse=True)

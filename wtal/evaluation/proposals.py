@@ -1,9 +1,9 @@
 """Average recall by average number of proposals (AR@AN), as the ActivityNet proposal task defines it.
 
-Classes are ignored. At an average of n proposals a video, every video keeps the same share of its own proposals, the
-best-scored ones (so long videos, which have more, keep more). Recall is the share of ground truths with a kept
-proposal of tIoU >= threshold; one proposal may recall several. AR is its mean over thresholds 0.5 to 0.95, and AUC the
-area under AR over n from 1 to 100, divided by 100 (trapezoids).
+Classes are ignored. At an average of n proposals a video, every video keeps the same share of its own
+proposals, the best-scored ones (so long videos, which have more, keep more). Recall is the share of ground
+truths with a kept proposal of tIoU >= threshold; one proposal may recall several. AR is its mean over
+thresholds 0.5 to 0.95, and AUC the area under AR over n from 1 to 100, divided by 100 (trapezoids).
 
 Legend: K thresholds, A points on the AN axis.
 """
@@ -84,7 +84,7 @@ def average_recall(
 def _one_class(
     predictions: Mapping[str, Sequence[Detection]], ground_truth: AnnotationSet
 ) -> dict[str, list[Detection]]:
-    """All detections of known videos under one class name that has ground truth: classes do not matter here."""
+    """All detections of known videos under one class name: classes do not matter here."""
     label = next((i.label for video in ground_truth.videos.values() for i in video.instances), "")
     return {
         video_id: [Detection(d.start, d.end, label, d.score) for d in found]
@@ -94,7 +94,7 @@ def _one_class(
 
 
 def _rank_that_recalls(problem: Problem, threshold_K: np.ndarray) -> np.ndarray:
-    """Rank (from 0, by falling score in its video) of the first proposal that recalls each ground truth, `[K, G]`."""
+    """Rank (from 0, by score in its video) of the first proposal that recalls each ground truth, `[K, G]`."""
     found, truth = problem.found, problem.truth
     rank_KG = np.full((len(threshold_K), len(truth)), np.inf)
     order_N = np.lexsort((-found.score, found.video))

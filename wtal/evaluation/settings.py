@@ -62,7 +62,7 @@ class DiagnosisSettings:
     """How detections are diagnosed (DETAD; Alwassel et al., ECCV 2018)."""
 
     bins: str = "quantile"
-    """Bins of length, coverage and count: `thumos14` and `activitynet` as DETAD has them, or `quantile` (quintiles)."""
+    """Of length, coverage and count: `thumos14` and `activitynet` as in DETAD, or `quantile` (fifths)."""
     limit: int = 10
     """Detections looked at in each class: so many times its ground truths, the best-scored ones."""
     low_tiou: float = 0.1

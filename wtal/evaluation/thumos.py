@@ -15,7 +15,8 @@ SNIPPETS = TimeGrid(fps=25.0, window=16, stride=16)
 
 
 def on_snippets(problem: Problem) -> Problem:
-    """`thumos-snippet`: all times rounded to snippets, `round(seconds * 25 / 16)` (halves to even, as numpy rounds).
+    """`thumos-snippet`: all times rounded to snippets, `round(seconds * 25 / 16)` (halves to even, as numpy
+    rounds).
 
     Detections that share a snippet with an Ambiguous segment of their video are then dropped.
     """
@@ -34,7 +35,7 @@ def _rounded(segments: Segments) -> Segments:
 
 
 def touches_ambiguous(found: Segments, ambiguous: Segments) -> np.ndarray:
-    """Which detections share time (more than a point) with an Ambiguous segment of their video, bool `[N]`."""
+    """Which detections share time (not just a point) with an Ambiguous segment of their video, `[N]`."""
     touched_N = np.zeros(len(found), dtype=bool)
     order_N = np.argsort(found.video, kind="stable")
     video_N = found.video[order_N]
