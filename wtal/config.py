@@ -11,6 +11,7 @@ from feature_extraction.errors import UserError
 from feature_extraction.settings import ExtractionSettings
 from wtal.datasets.settings import DataSettings
 from wtal.evaluation.settings import EvaluationSettings
+from wtal.inference.presets import expand_assignments, expand_preset
 from wtal.inference.settings import InferenceSettings
 from wtal.models.settings import CBPSettings, VLPSettings
 from wtal.sandbox.settings import SandboxSettings
@@ -57,7 +58,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     Raises `UserError` naming an unknown key (and the nearest known one), a bad value, or a missing file.
     """
     path = config_file(name)
-    values = override(read_yaml(path), overrides)
+    values = override(expand_preset(read_yaml(path)), expand_assignments(overrides))
     if not values.get("out"):
         values["out"] = f"runs/{path.stem}"
     return build(Config, values)

@@ -12,6 +12,7 @@ from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.load import load_annotations
 from wtal.datasets.splits import split
 from wtal.inference.detect import detect
+from wtal.inference.presets import expand_assignments
 from wtal.inference.scores import VideoScores
 from wtal.runs import ROWS, RunFolder
 from wtal.scoring import load_row, row_sources, score_row, write_scores
@@ -25,7 +26,7 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     for assignment in overrides:
         if not assignment.startswith(("inference.", "evaluation.", "training.device=")):
             raise UserError(f"{assignment!r}: prediction takes inference.*, evaluation.* and training.device only")
-    return build(Config, override(plain(config), overrides))
+    return build(Config, override(plain(config), expand_assignments(overrides)))
 
 
 

@@ -15,7 +15,7 @@ class DataSettings:
     format: Literal[
         "activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl", "dcase"
     ] = "activitynet"
-    """Layout of `annotations`; `docs/data.md` and `wtal.datasets.load.FORMATS` say what each one is."""
+    """Layout of `annotations`; `wtal.datasets.load.FORMATS` says what each one is."""
     annotations_extra: str | None = None
     """Second path, for layouts that have one (video table of `bmn`, split folder of `thumos-json`, Ambiguous
     file of `thumos-npy`, durations folder of `thumos-txt`, class list of `csv` and `jsonl`). None: beside the

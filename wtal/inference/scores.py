@@ -29,9 +29,13 @@ class VideoScores:
 
     def __post_init__(self) -> None:
         if self.frame_TC.ndim != 2 or self.video_C.shape != self.frame_TC.shape[1:]:
-            raise ValueError(f"frame_TC {self.frame_TC.shape} and video_C {self.video_C.shape} do not fit [T, C] and [C]")
+            raise ValueError(
+                f"frame_TC {self.frame_TC.shape} and video_C {self.video_C.shape} do not fit [T, C] and [C]"
+            )
         if self.attention_T is not None and self.attention_T.shape != self.frame_TC.shape[:1]:
-            raise ValueError(f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}")
+            raise ValueError(
+                f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}"
+            )
 
     def save(self, path: Path) -> None:
         """Write to an npz file, whole or not at all."""
