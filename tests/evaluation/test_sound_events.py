@@ -171,7 +171,7 @@ def test_label_files(tmp_path):
     assert read.videos["c"].duration == 10.0 and read.videos["c"].labels == ("Dog", "Cat")
     assert read.videos["d"].instances == ()
     assert read_events(strong)["d"] == [] and read_events(strong)["c"][0] == Detection(0.5, 1.5, "Dog", 1.0)
-    assert clip_id("folder/x.y.WAV") == "folder/x.y" and clip_id("x.10.000") == "x.10.000"
+    assert clip_id("folder/x.y.WAV") == "folder%2Fx.y" and clip_id("x.10.000") == "x.10.000"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,121 @@
+"""Sound events from wav files to F1, and a video classifier, through the commands that a user types."""
+
+import json
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wtal.cli import main
+
+RATE, SECONDS = 16000, 4.0
+TONES = {"Bell": 2500.0, "Hum": 300.0}
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """80 clips of noise; bells of 0.5 s and hums of 2 s at random places; label tables and log-mel features."""
+    root = tmp_path_factory.mktemp("sounds")
+    generator = np.random.default_rng(0)
+    (root / "wav").mkdir()
+    weak, strong = ["filename\tevent_labels"], ["filename\tonset\toffset\tevent_label"]
+    for n in range(80):
+        samples = 0.02 * generator.standard_normal(int(RATE * SECONDS))
+        labels = [["Bell"], ["Hum"], ["Bell", "Hum"]][n % 3]
+        name = f"clip_{n}.000.wav"
+        for label in labels:
+            length = {"Bell": 0.5, "Hum": 2.0}[label]
+            start = round(float(generator.uniform(0, SECONDS - length)), 2)
+            span = slice(int(start * RATE), int((start + length) * RATE))
+            time = np.arange(span.stop - span.start) / RATE
+            samples[span] += 0.2 * np.sin(2 * np.pi * TONES[label] * time)
+            if n >= 60:
+                strong.append(f"{name}\t{start}\t{start + length:.2f}\t{label}")
+        if n < 60:
+            weak.append(f"{name}\t{','.join(labels)}")
+        with wave.open(str(root / "wav" / name), "wb") as file:
+            file.setnchannels(1), file.setsampwidth(2), file.setframerate(RATE)
+            file.writeframes((samples * 32767).astype("<i2").tobytes())
+    (root / "weak.tsv").write_text("\n".join(weak) + "\n")
+    (root / "strong.tsv").write_text("\n".join(strong) + "\n")
+    assert main(["extract-audio", str(root / "wav"), "--out", str(root / "store")]) == 0
+    return root
+
+
+def settings(root, out):
+    return [
+        str(CONFIG), f"out={root / out}", f"data.annotations={root / 'weak.tsv'}",
+        f"data.annotations_extra={root / 'strong.tsv'}", f"data.features={root / 'store'}",
+    ]  # fmt: skip
+
+
+def test_weak_labels_to_sound_events(world, capsys):
+    run = world / "run"
+    quick = ["schedule.warmup_steps=120", "cbp.width=32", "cbp.heads=4", "optimizer.batch=10", "optimizer.lr=5e-3"]
+    assert main(["train", *settings(world, "run"), *quick]) == 0
+    assert main(["predict", str(run), "--out", str(run / "predictions.json")]) == 0
+    capsys.readouterr()
+    assert main(["sound-events", str(run), "--median", "0.3", "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert measured["clips"] == 20
+    # the labels said only which tones a clip has
+    assert measured["clip"]["macro"] > 0.9 and measured["segment"]["macro"] > 0.85 and measured["event"]["macro"] > 0.7
+    table = (run / "events.tsv").read_text().splitlines()
+    assert table[0] == "filename\tonset\toffset\tevent_label\tscore" and len(table) > 20
+    assert main(["sound-events", str(run), "--row", "vlp"]) == 2
+    assert "wtal predict" in capsys.readouterr().err
+
+
+def test_video_classifier_is_trained_resumed_and_loaded(world, capsys):
+    from wtal.datasets.features import FeatureSet
+    from wtal.training.video_classifier import load_video_classifier
+
+    out = world / "classifier"
+    fixed = ["--out", str(out), "--set", "epochs=25", "--set", "batch=10", "--set", "model.clusters=8"]
+    command = ["train-video-classifier", *settings(world, "none"), *fixed]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert result["videos"] == 20 and result["video_map"] > 0.95 and result["hit_at_1"] > 0.9
+    before = (out / "state.pt").read_bytes()
+    assert main(command) == 0  # done: nothing is trained again
+    assert (out / "state.pt").read_bytes() == before
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 25
+    trained = load_video_classifier(out)
+    features = FeatureSet(world / "store", ["logmel"])
+    score_C = trained.video_scores(features.read("clip_42.000"))
+    assert score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
+    assert main([*command, "--set", "lr=0.5"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
+    import torch
+
+    import wtal.training.video_classifier as module
+
+    def train(out, stop_at=None):
+        calls = 0
+        write = module._log
+
+        def log(folder, epoch, entry):
+            nonlocal calls
+            calls += 1
+            if calls == stop_at:
+                raise KeyboardInterrupt
+            write(folder, epoch, entry)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_log", log)
+            return main([
+                "train-video-classifier", *settings(world, "none"), "--out", str(world / out),
+                "--set", "epochs=4", "--set", "model.clusters=4", "--set", "model.hidden=8",
+            ])  # fmt: skip
+
+    assert train("whole") == 0
+    assert train("cut", stop_at=3) == 130
+    assert train("cut") == 0
+    one, two = (torch.load(world / out / "state.pt", weights_only=True)["model"] for out in ("whole", "cut"))
+    assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
+    assert (world / "whole" / "metrics.jsonl").read_text() == (world / "cut" / "metrics.jsonl").read_text()
