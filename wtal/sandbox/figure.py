@@ -1,7 +1,7 @@
-"""The articulated figure: from a timeline of motions to joint angles, from angles to points, from points to strokes.
+"""The articulated figure: from a timeline of motions to joint angles, to points, to strokes.
 
-Legend: F frames, P pose entries (world.POSE), J joints, 2 = (x, y) in body heights, y down, origin on the ground
-below the pelvis. Vectorised over frames; only `draw_figure` works on one frame.
+Legend: F frames, P pose entries (world.POSE), J joints, 2 = (x, y) in body heights, y down, origin on the
+ground below the pelvis. Vectorised over frames; only `draw_figure` works on one frame.
 """
 
 import cv2
@@ -13,7 +13,8 @@ from wtal.sandbox.script import Segment
 from wtal.sandbox.world import CYCLES, POSE, STRIKES
 
 JOINTS = (
-    "pelvis", "neck", "head", "elbow_r", "hand_r", "elbow_l", "hand_l", "knee_r", "foot_r", "knee_l", "foot_l",
+    "pelvis", "neck", "head", "elbow_r", "hand_r", "elbow_l", "hand_l",
+    "knee_r", "foot_r", "knee_l", "foot_l",
 )  # fmt: skip
 TRUNK, UPPER_ARM, FOREARM, THIGH, SHIN, HEAD = 0.30, 0.17, 0.16, 0.25, 0.25, 0.12
 """Lengths in body heights; HEAD is from the neck to the middle of the head."""
@@ -21,8 +22,10 @@ SUBPIXEL = 4
 """cv2's `shift`: coordinates in sixteenths of a pixel, so that slow motion is smooth at 64 pixels."""
 
 
-def pose_track(segments: tuple[Segment, ...], frames: int, fps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pose `[F, P]` (degrees; hop in body heights), place `x_F` (share of the width) and `facing_F` (+1, -1)."""
+def pose_track(
+    segments: tuple[Segment, ...], frames: int, fps: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pose `[F, P]` (degrees; hop in body heights), place `x_F` (share of the width), `facing_F` (+1, -1)."""
     time_F = (np.arange(frames) + 0.5) / fps
     pose_FP = np.zeros((frames, len(POSE)), np.float64)
     x_F = np.zeros(frames)
@@ -61,7 +64,7 @@ def _strike(segment: Segment, _local_F: np.ndarray, part_F: np.ndarray) -> np.nd
 
 
 def joints(pose_FP: np.ndarray) -> np.ndarray:
-    """Joint positions `[F, J, 2]` in body heights, facing +x; the lower foot is on the ground, lifted by `hop`."""
+    """Joint positions `[F, J, 2]` in body heights, facing +x; the lowest one is `hop` above the ground."""
     angle = {name: np.deg2rad(pose_FP[:, i]) for i, name in enumerate(POSE) if name != "hop"}
     point: dict[str, np.ndarray] = {"pelvis": np.zeros((len(pose_FP), 2))}
 

@@ -39,7 +39,9 @@ def draw_frames(script: VideoScript, settings: SandboxSettings) -> np.ndarray:
     height = BODY * script.zoom * side
     margin = max(4, side // 8)
     backdrop = draw_backdrop(VENUES[script.venue], side, margin, rng)
-    skin, shirt, trousers = (tuple(int(v) for v in rng.integers(*span, 3)) for span in ((150, 230), (20, 245), (15, 160)))
+    skin, shirt, trousers = (
+        tuple(int(v) for v in rng.integers(*span, 3)) for span in ((150, 230), (20, 245), (15, 160))
+    )
     stance = STANCE * side + float(rng.uniform(-0.03, 0.03)) * side
 
     pose_FP, x_F, facing_F = pose_track(script.segments, frames, script.fps)
@@ -48,7 +50,9 @@ def draw_frames(script: VideoScript, settings: SandboxSettings) -> np.ndarray:
     joint_FJ2[:, :, 1] += stance
     prop_F3, staging_F = _prop_track(script, joint_FJ2, stance, height, side)
 
-    drift_F2 = gaussian_filter1d(rng.normal(0, 1, (frames, 2)), 5, axis=0) * 4.2 + rng.normal(0, 0.2, (frames, 2))
+    drift_F2 = gaussian_filter1d(rng.normal(0, 1, (frames, 2)), 5, axis=0) * 4.2 + rng.normal(
+        0, 0.2, (frames, 2)
+    )
     drift_F2 = np.clip(drift_F2 * settings.shake * side / 64, -margin + 1, margin - 1)
     light_F = 1 + 0.03 * gaussian_filter1d(rng.normal(0, 1, frames), 6) * 4
     # A bank of noise pictures, taken in random order and shifted: as good as fresh noise, far cheaper.
@@ -78,7 +82,7 @@ def draw_frames(script: VideoScript, settings: SandboxSettings) -> np.ndarray:
 def _prop_track(
     script: VideoScript, joint_FJ2: np.ndarray, stance: float, height: float, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Prop place and turn `[F, 3]` (pixels, pixels, degrees), and the index of the staging in view `[F]` (-1: none)."""
+    """Prop place and turn `[F, 3]` (pixels, pixels, degrees), and the staging in view `[F]` (-1: none)."""
     time_F = (np.arange(script.frames) + 0.5) / script.fps
     staging_F = np.full(script.frames, -1)
     for index, staging in enumerate(script.stagings):
@@ -137,7 +141,9 @@ def encode_video(stream: IO[bytes], video_FHW3: np.ndarray, fps: float, crf: int
     """
     rate = Fraction(fps).limit_denominator(1000)
     with av.open(stream, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        coded = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
+        # mbtree=0: with macroblock trees libx264 gave small pictures other bytes from run to run.
+        options = {"crf": str(crf), "preset": "veryfast", "x264-params": "mbtree=0"}
+        coded = container.add_stream("libx264", rate=rate, options=options)
         coded.width, coded.height, coded.pix_fmt = video_FHW3.shape[2], video_FHW3.shape[1], "yuv420p"
         coded.codec_context.thread_count = 1
         for picture in video_FHW3:
@@ -154,10 +160,10 @@ def _render_one(job: tuple[VideoScript, Path, SandboxSettings]) -> str:
 
 
 def render_world(out: Path, settings: SandboxSettings, workers: int | None = None) -> None:
-    """Draw the world: `out/videos/<id>.mp4`, `out/annotations.json` (subsets `training` and `test`; seconds).
+    """Draw the world: `out/videos/<id>.mp4`, `out/annotations.json` (subsets `training`, `test`).
 
-    Finished videos are kept, so a killed run goes on where it stopped. `workers` processes (default: the cores this
-    process may use). Raises `UserError` if `out` holds a world of other settings.
+    Finished videos are kept, so a killed run goes on where it stopped. `workers` processes (default: the
+    cores this process may use). Raises `UserError` if `out` holds a world of other settings.
     """
     out = Path(out)
     record, recipe = out / "world.json", asdict(settings)
@@ -172,9 +178,15 @@ def render_world(out: Path, settings: SandboxSettings, workers: int | None = Non
     annotations = {script.video_id: script.annotation() for script in scripts}
     write_activitynet(out / "annotations.json", AnnotationSet(tuple(ACTIONS), annotations))
     paths = {script.video_id: out / "videos" / f"{script.video_id}.mp4" for script in scripts}
-    jobs = [(script, paths[script.video_id], settings) for script in scripts if not paths[script.video_id].exists()]
+    jobs = [
+        (script, paths[script.video_id], settings)
+        for script in scripts
+        if not paths[script.video_id].exists()
+    ]
     workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
-    with tqdm(total=len(scripts), initial=len(scripts) - len(jobs), desc="render", unit="video", disable=None) as bar:
+    with tqdm(
+        total=len(scripts), initial=len(scripts) - len(jobs), desc="render", unit="video", disable=None
+    ) as bar:
         if workers == 1:
             for job in jobs:
                 _render_one(job)

@@ -1,4 +1,4 @@
-"""What stands around the figure: the venue's backdrop, the fixtures, and the props. Colours RGB, sizes in pixels."""
+"""What stands around the figure: backdrop, fixtures, props. Colours RGB, sizes in pixels."""
 
 import cv2
 import numpy as np
@@ -66,7 +66,9 @@ def _fixed(points: list[tuple[float, float]]) -> np.ndarray:
     return np.rint(np.array(points) * (1 << SUBPIXEL)).astype(np.int32)
 
 
-def draw_fixture(picture: np.ndarray, thing: Thing, x: float, ground: float, height: float, facing: int) -> None:
+def draw_fixture(
+    picture: np.ndarray, thing: Thing, x: float, ground: float, height: float, facing: int
+) -> None:
     """Draw a fixture in place with its foot at (`x`, `ground`); `height` is the body height in pixels."""
     size, width = thing.size * height, max(1, round(0.045 * height))
 
@@ -100,7 +102,9 @@ def draw_fixture(picture: np.ndarray, thing: Thing, x: float, ground: float, hei
             for k in (-0.5, 0.0, 0.5):
                 line((k * size, 0), (k * size, -0.26 * height), thick=width + 1)
         case "goal":
-            line((-0.5 * size, 0), (-0.5 * size, -0.62 * height), (0.5 * size, -0.62 * height), (0.5 * size, 0))
+            line(
+                (-0.5 * size, 0), (-0.5 * size, -0.62 * height), (0.5 * size, -0.62 * height), (0.5 * size, 0)
+            )
         case "flag":
             line((0, 0), (0, -1.0 * height), thick=max(1, width // 2))
             fill((0, -1.0 * height), (-0.32 * height, -0.88 * height), (0, -0.74 * height))
@@ -109,7 +113,7 @@ def draw_fixture(picture: np.ndarray, thing: Thing, x: float, ground: float, hei
 
 
 def draw_prop(picture: np.ndarray, thing: Thing, at: tuple[float, float], height: float, turn: float) -> None:
-    """Draw a prop in place; `at` in pixels, `turn` in degrees (0 points right), `height` the body height in pixels."""
+    """Draw a prop in place; `at` and the body `height` in pixels, `turn` in degrees (0 points right)."""
     if thing.shape == "none":
         return
     size, width = thing.size * height, max(1, round(0.05 * height))
@@ -122,7 +126,9 @@ def draw_prop(picture: np.ndarray, thing: Thing, at: tuple[float, float], height
 
     def disc(offset: float, radius: float, colour: tuple) -> None:
         x, y = _fixed([tuple(middle + offset * along)])[0]
-        cv2.circle(picture, (int(x), int(y)), round(radius * (1 << SUBPIXEL)), colour, -1, cv2.LINE_AA, SUBPIXEL)
+        cv2.circle(
+            picture, (int(x), int(y)), round(radius * (1 << SUBPIXEL)), colour, -1, cv2.LINE_AA, SUBPIXEL
+        )
 
     match thing.shape:
         case "ball":

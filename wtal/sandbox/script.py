@@ -1,11 +1,12 @@
 """What happens in a video, before a single frame is drawn: a random timeline that depends on the seed alone.
 
-    plain | context | run-up strike follow-through | context | plain ...
-            <------ prop and fixture in view ------------->
-                     <------- ground truth ------>
+plain | context | run-up strike follow-through | context | plain ...
+        <------ prop and fixture in view ------------->
+                 <------- ground truth ------>
 """
 
 from dataclasses import dataclass, replace
+from itertools import count as count_from
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from wtal.sandbox.world import ACTIONS, CYCLES, PASTIMES, STRIKES, Action
 SUBSETS = ("training", "test")
 RUN_UP_SECONDS = (1.0, 1.6)
 FOLLOW_SECONDS = (0.8, 1.3)
-PLAIN_SECONDS = (1.2, 2.8)
-REPEAT_SECONDS = (1.1, 1.7)
+PLAIN_SECONDS = (1.0, 2.4)
+REPEAT_SECONDS = (1.0, 1.6)
 """Pause between two instances of one class that follow one another, the prop left in view."""
 REPEAT_SHARE = 0.6
 DECOY_SECONDS = (1.2, 2.4)
@@ -30,7 +31,7 @@ BODY = 0.6
 
 @dataclass(frozen=True)
 class Segment:
-    """One motion from `start` to `end` (seconds); `x0` to `x1` (shares of the picture's width), facing +1 or -1."""
+    """One motion from `start` to `end` (seconds), `x0` to `x1` (shares of the width), facing +1 or -1."""
 
     start: float
     end: float
@@ -45,7 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Staging:
-    """Prop and fixture in view from `start` to `end` (seconds), and the strike that uses them, if there is one."""
+    """Prop and fixture in view from `start` to `end` (seconds), and what the strike does with the prop."""
 
     start: float
     end: float
@@ -100,12 +101,16 @@ class Timeline:
             self.facing = 1 if x > self.x else -1
         x = float(np.clip(x, 0.08, 0.92))
         end = self.now + seconds
-        phase, vigour, tempo = float(rng.uniform(0, 1)), float(rng.uniform(0.85, 1.15)), float(rng.uniform(0.88, 1.12))
+        phase, vigour, tempo = (
+            float(rng.uniform(0, 1)),
+            float(rng.uniform(0.85, 1.15)),
+            float(rng.uniform(0.88, 1.12)),
+        )
         self.segments.append(Segment(self.now, end, motion, self.x, x, self.facing, phase, vigour, tempo))
         self.now, self.x = end, x
 
     def pass_time(self, seconds: float, x: float) -> None:
-        """`seconds` without an action, ending at `x`: walks where there is a way to go, pastimes where not."""
+        """`seconds` without an action, ending at `x`: walks if there is a way to go, pastimes if not."""
         end = self.now + seconds
         way = abs(x - self.x)
         if way > 0.05:
@@ -143,7 +148,7 @@ def starting_place(action: Action, facing: int) -> float:
 
 
 def plan_video(settings: SandboxSettings, subset: str, index: int) -> VideoScript:
-    """The script of video `index` of `subset`. Depends on the settings, `subset` and `index`, not on other videos."""
+    """The script of video `index` of `subset`; other videos have no influence on it."""
     look = (settings.seed, SUBSETS.index(subset), index)
     rng = np.random.default_rng(look)
     names = list(ACTIONS)
@@ -154,19 +159,21 @@ def plan_video(settings: SandboxSettings, subset: str, index: int) -> VideoScrip
         labels.append(str(rng.choice(neighbours)))
     count = int(rng.integers(2, settings.max_instances + 1))
     order = labels + [str(rng.choice(labels)) for _ in range(count - len(labels))]
-    order = sorted(order, key=labels.index) if rng.random() < 0.5 else [str(name) for name in rng.permutation(order)]
-    while True:
+    together = rng.random() < 0.5
+    order = sorted(order, key=labels.index) if together else [str(name) for name in rng.permutation(order)]
+    for attempt in count_from(1):
         zoom = float(rng.uniform(0.88, 1.12))
         line, stagings, instances = _lay_out(order, settings, zoom, rng)
         if line.now <= settings.max_seconds:
             break
-        order = _shorter(order)
+        if attempt % 6 == 0:
+            order = _shorter(order)
     if line.now < settings.min_seconds:
         line.pass_time(settings.min_seconds - line.now + 0.4, line.x)
     frames = min(int(np.ceil(line.now * settings.fps)), int(settings.max_seconds * settings.fps))
     return VideoScript(
-        f"{subset}_{index:03d}", subset, ACTIONS[main].venue, frames, settings.fps, zoom, tuple(line.segments),
-        tuple(stagings), tuple(instances), look,
+        f"{subset}_{index:03d}", subset, ACTIONS[main].venue, frames, settings.fps, zoom,
+        tuple(line.segments), tuple(stagings), tuple(instances), look,
     )  # fmt: skip
 
 
@@ -207,7 +214,9 @@ def _lay_out(
         if repeats:
             gap = float(rng.uniform(*REPEAT_SECONDS))
         else:
-            gap = float(rng.uniform(*PLAIN_SECONDS)) + context * (2 if position and position != decoy_at else 1)
+            gap = float(rng.uniform(*PLAIN_SECONDS)) + context * (
+                2 if position and position != decoy_at else 1
+            )
         line.pass_time(gap, starting_place(action, facing))
         staging, instance = perform(line, name, action, facing)
         stagings.append(replace(staging, start=max(0.0, staging.start - context), end=staging.end + context))
@@ -217,7 +226,7 @@ def _lay_out(
 
 
 def _decoy(line: Timeline, action: Action, facing: int, rng: np.random.Generator) -> Staging:
-    """A hard negative: the object in view without the action, half the time with a run-up that is broken off."""
+    """A hard negative: the object in view without the action, half the time with a run-up broken off."""
     start, x, carry = line.now, line.x, "ground"
     line.pass_time(float(rng.uniform(*DECOY_SECONDS)), line.x)
     if rng.random() < 0.5:

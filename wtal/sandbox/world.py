@@ -1,13 +1,13 @@
 """The sandbox world in tables: venues, props, fixtures, motions, and the action classes made of them.
 
-Every action is run-up + strike + follow-through, and its ground truth spans all three. Five classes share the run-up
-`run`, three share `ready`; only the strike, about half a second, tells one from another by motion, and two classes
-share even that. Venues are shared by two or three classes; the prop and the fixture name the class, but they are in
-view before and after the action too.
+Every action is run-up + strike + follow-through, and its ground truth spans all three. Five classes share
+the run-up `run`, three share `ready`; only the strike, about half a second, tells one from another by
+motion, and two classes share even that. Venues are shared by two or three classes; the prop and the fixture
+name the class, but they are in view before and after the action too.
 
-Angles are degrees. Arms and legs: 0 hangs down, 90 points forward, 180 points up. `lean` tips the trunk forward,
-`elbow_*` bends forward, `knee_*` bends backward, `hop` lifts the figure off the ground in body heights.
-`*_r` is the near side. Colours are RGB.
+Angles are degrees. Arms and legs: 0 hangs down, 90 points forward, 180 points up. `lean` tips the trunk
+forward, `elbow_*` bends forward, `knee_*` bends backward, `hop` lifts the figure off the ground in body
+heights. `*_r` is the near side. Colours are RGB.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Venue:
 
 @dataclass(frozen=True)
 class Thing:
-    """A prop (goes with the figure) or a fixture (stands where the strike happens); `size` in body heights."""
+    """A prop (goes with the figure) or a fixture (stands where the strike is); `size` in body heights."""
 
     shape: str
     colour: tuple[int, int, int]
@@ -102,22 +102,27 @@ FIXTURES: dict[str, Thing] = {
     "flag": Thing("flag", (230, 30, 60), 0.6),
 }
 
+# fmt: off
 CYCLES: dict[str, Cycle] = {
     "idle": Cycle(0.5, 0.0, {
-        "lean": (1, 2, 0), "arm_r": (6, 6, 0.1), "arm_l": (-4, 6, 0.6), "elbow_r": (10, 4, 0), "elbow_l": (10, 4, 0.5),
-        "leg_r": (3, 1, 0), "leg_l": (-3, 1, 0.5), "knee_r": (3, 2, 0), "knee_l": (3, 2, 0.5),
+        "lean": (1, 2, 0), "arm_r": (6, 6, 0.1), "arm_l": (-4, 6, 0.6), "elbow_r": (10, 4, 0),
+        "elbow_l": (10, 4, 0.5), "leg_r": (3, 1, 0), "leg_l": (-3, 1, 0.5), "knee_r": (3, 2, 0),
+        "knee_l": (3, 2, 0.5),
     }),
     "walk": Cycle(1.0, 0.2, {
-        "lean": (3, 2, 0), "arm_r": (0, 22, 0.5), "arm_l": (0, 22, 0), "elbow_r": (15, 5, 0), "elbow_l": (15, 5, 0),
-        "leg_r": (2, 23, 0), "leg_l": (2, 23, 0.5), "knee_r": (14, 14, 0.3), "knee_l": (14, 14, 0.8),
+        "lean": (3, 2, 0), "arm_r": (0, 22, 0.5), "arm_l": (0, 22, 0), "elbow_r": (15, 5, 0),
+        "elbow_l": (15, 5, 0), "leg_r": (2, 23, 0), "leg_l": (2, 23, 0.5), "knee_r": (14, 14, 0.3),
+        "knee_l": (14, 14, 0.8),
     }),
     "wave": Cycle(1.5, 0.0, {
         "lean": (-2, 2, 0), "arm_r": (150, 22, 0), "arm_l": (-4, 6, 0.6), "elbow_r": (15, 15, 0.1),
-        "elbow_l": (10, 4, 0.5), "leg_r": (4, 1, 0), "leg_l": (-4, 1, 0.5), "knee_r": (3, 2, 0), "knee_l": (3, 2, 0.5),
+        "elbow_l": (10, 4, 0.5), "leg_r": (4, 1, 0), "leg_l": (-4, 1, 0.5), "knee_r": (3, 2, 0),
+        "knee_l": (3, 2, 0.5),
     }),
     "stoop": Cycle(0.7, 0.0, {
-        "lean": (45, 20, 0), "arm_r": (35, 12, 0), "arm_l": (30, 12, 0.1), "elbow_r": (10, 5, 0), "elbow_l": (10, 5, 0),
-        "leg_r": (25, 8, 0), "leg_l": (10, 8, 0), "knee_r": (35, 12, 0), "knee_l": (30, 12, 0),
+        "lean": (45, 20, 0), "arm_r": (35, 12, 0), "arm_l": (30, 12, 0.1), "elbow_r": (10, 5, 0),
+        "elbow_l": (10, 5, 0), "leg_r": (25, 8, 0), "leg_l": (10, 8, 0), "knee_r": (35, 12, 0),
+        "knee_l": (30, 12, 0),
     }),
     "run": Cycle(2.2, 0.3, {
         "hop": (0.03, 0.03, 0.25), "lean": (16, 3, 0), "arm_r": (5, 48, 0.5), "arm_l": (5, 48, 0),
@@ -197,8 +202,8 @@ STRIKES: dict[str, Strike] = {
                "knee_r": 5, "knee_l": 5}),
     ), "both"),
     "swing": Strike((0.45, 0.6), 0.0, (
-        (0.0, {"lean": 24, "arm_r": -105, "elbow_r": -20, "arm_l": -95, "leg_r": 12, "leg_l": -12, "knee_r": 18,
-               "knee_l": 18}),
+        (0.0, {"lean": 24, "arm_r": -105, "elbow_r": -20, "arm_l": -95, "leg_r": 12, "leg_l": -12,
+               "knee_r": 18, "knee_l": 18}),
         (0.5, {"lean": 28, "arm_r": 0, "elbow_r": 0, "arm_l": 5, "leg_r": 14, "leg_l": -10, "knee_r": 15,
                "knee_l": 18}),
         (0.75, {"lean": 14, "arm_r": 110, "elbow_r": 10, "arm_l": 112, "leg_r": 10, "leg_l": -20, "knee_r": 8,
@@ -207,6 +212,8 @@ STRIKES: dict[str, Strike] = {
                "knee_l": 40}),
     ), "both"),
 }
+
+# fmt: on
 
 ACTIONS: dict[str, Action] = {
     "long jump": Action("stadium", "none", "sand pit", "run", "leap", "stagger"),
