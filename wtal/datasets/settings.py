@@ -12,6 +12,8 @@ class DataSettings:
 
     annotations: str = ""
     """File or folder of annotations."""
+    videos: str = ""
+    """Folder of videos that `wtal run` extracts into `features`; empty: the features are there already."""
     format: Literal[
         "activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl", "dcase"
     ] = "activitynet"

@@ -11,6 +11,7 @@ column of videos and one of labels; rows of one video add up. Several labels in 
 """
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -172,10 +173,10 @@ def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None) -> A
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    lines = _text(path).splitlines()
-    header = lines[0] if lines else ""
+    text = _text(path)
+    header = text.split("\n", 1)[0]
     delimiter = next((mark for mark in ("\t", ",", ";") if mark in header), ",")
-    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
     for wanted, what in ((VIDEO_COLUMNS, "videos"), (LABEL_COLUMNS, "labels")):
         if not set(wanted) & set(columns):
