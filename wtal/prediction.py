@@ -45,7 +45,10 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     branches = build_branches(config, features, annotations.classes)
     device = pick_device(config.training.device)
     write_scores(config, run, branches, features, ids, device)
-    rows = {name: load_scores(run, name, ids) for name in row_sources(config)}
+    rows = {
+        name: classified(config, load_scores(run, name, ids), features, annotations.classes)
+        for name in row_sources(config)
+    }
     second = other_row(config)
     detections = detections_of(config, annotations.classes, rows[row], rows[second] if second else None)
     write_predictions(out, detections, details=f"wtal, row {row}")
@@ -76,6 +79,19 @@ def other_row(config: Config) -> str | None:
 def load_scores(run: RunFolder, row: str, ids: Sequence[str]) -> dict[str, VideoScores]:
     """A row's written scores by video id."""
     return {video_id: VideoScores.load(run.scores(row, video_id)) for video_id in ids}
+
+
+def classified(
+    config: Config, scores: dict[str, VideoScores], features: FeatureSet, classes: Sequence[str]
+) -> dict[str, VideoScores]:
+    """The scores with the video classifier's class probabilities, where `inference.video_classifier` names one."""
+    settings = config.inference
+    if not settings.video_classifier:
+        return scores
+    from wtal.training.video_classifier import load_video_classifier, replace_video_scores
+
+    classifier = load_video_classifier(Path(settings.video_classifier))
+    return replace_video_scores(scores, classifier, features, tuple(classes), settings.video_classifier_weight)
 
 
 def detections_of(
@@ -128,7 +144,9 @@ def predict_videos(
     source = row_sources(config)[row]
     device = pick_device(config.training.device)
     branch = load_row(run, source, branches).to(device)
-    scored = dict(score_row(branch, source.rule, features, sorted([*extraction.done, *extraction.present]), device, ROWS[row]))
+    ids = sorted([*extraction.done, *extraction.present])
+    scored = dict(score_row(branch, source.rule, features, ids, device, ROWS[row]))
+    scored = classified(config, scored, features, annotations.classes)
     write_predictions(out, detections_of(config, annotations.classes, scored, None), details=f"wtal, row {row}")
     if extraction.failed:
         raise PartialFailure(f"{len(extraction.failed)} videos could not be read: {', '.join(extraction.failed)}")

@@ -119,3 +119,29 @@ def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
     one, two = (torch.load(world / out / "state.pt", weights_only=True)["model"] for out in ("whole", "cut"))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert (world / "whole" / "metrics.jsonl").read_text() == (world / "cut" / "metrics.jsonl").read_text()
+
+
+def test_video_classifier_chooses_the_classes(world, capsys):
+    """Runs after the two trainings above: the run's clips, tagged by the classifier instead of the branch."""
+    run, classifier = world / "run", world / "classifier"
+    if not (run / "config.yaml").is_file() or not (classifier / "state.pt").is_file():
+        pytest.skip("needs the run and the classifier of the tests above")
+    from wtal.config import load_config
+    from wtal.datasets.features import FeatureSet
+    from wtal.datasets.load import load_annotations
+    from wtal.inference.scores import VideoScores
+    from wtal.prediction import classified
+    from wtal.training.video_classifier import load_video_classifier
+
+    chosen = f"inference.video_classifier={classifier}"
+    out = world / "with.json"
+    assert main(["predict", str(run), chosen, "--out", str(out)]) == 0
+    config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
+    features = FeatureSet(world / "store", ["logmel"])
+    own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
+    mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]
+    other_C = load_video_classifier(classifier).video_scores(features.read("clip_70.000"))
+    np.testing.assert_allclose(mixed.video_C, 0.75 * own["clip_70.000"].video_C + 0.25 * other_C, rtol=1e-5)
+    assert mixed.frame_TC is own["clip_70.000"].frame_TC
+    assert main(["predict", str(run), f"inference.video_classifier={world / 'wav'}", "--out", str(out)]) == 2
+    assert "settings.json" in capsys.readouterr().err

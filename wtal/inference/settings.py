@@ -41,6 +41,11 @@ class InferenceSettings:
     """theta_cls, 0..1."""
     class_top: int = 1
     """Classes of a video under the rule `top`."""
+    video_classifier: str = ""
+    """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of the
+    branch's own where classes are chosen. Empty: the branch's own."""
+    video_classifier_weight: float = 1.0
+    """Share of the video classifier in the video score, 0..1; the branch has the rest."""
     fusion: Literal["none", "average", "weighted"] = "none"
     """Average this branch's frame and video scores with the other branch's (Table 4 of the paper)."""
     fusion_weight: float = 0.5
@@ -84,6 +89,10 @@ class InferenceSettings:
     """Most detections of a video, the best ones; 0: no limit."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.video_classifier_weight <= 1:
+            raise UserError(
+                f"inference.video_classifier_weight must be in [0, 1], got {self.video_classifier_weight}"
+            )
         _check_thresholds(self.thresholds)
         for name in ("class_threshold", "fusion_weight", "nms_tiou"):
             if not 0 <= getattr(self, name) <= 1:
