@@ -13,9 +13,7 @@ if TYPE_CHECKING:
 
 def add_ground_truth(parser: argparse.ArgumentParser) -> None:
     """GROUND_TRUTH, its layout, and which of its videos count."""
-    parser.add_argument(
-        "ground_truth", type=Path, help="annotations, ActivityNet JSON unless --format says otherwise"
-    )
+    parser.add_argument("ground_truth", type=Path, help="annotations: ActivityNet JSON or another layout")
     parser.add_argument(
         "--format", default="activitynet", help="layout of the ground truth (default activitynet)"
     )
@@ -83,10 +81,11 @@ def parse_tiou(words: list[str] | None) -> list[float] | None:
 
 def read_ground_truth(options: argparse.Namespace) -> "tuple[AnnotationSet, set[str]]":
     """The videos that count, and the ids of those that `--subset` and `--exclude` leave out."""
-    from wtal.datasets.load import read_annotations
+    from wtal.datasets.load import guess_format, read_annotations
     from wtal.datasets.splits import without
 
-    everything = read_annotations(options.ground_truth, options.format, options.extra)
+    layout = options.format or guess_format(options.ground_truth)
+    everything = read_annotations(options.ground_truth, layout, options.extra)
     chosen = without(everything, options.exclude)
     chosen = chosen.subset(*options.subset) if options.subset else chosen
     return chosen, set(everything.videos) - set(chosen.videos)
