@@ -38,8 +38,8 @@ def read_lists(path: Path) -> list[Any]:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (pickle.UnpicklingError, ValueError, TypeError, AttributeError, LookupError, EOFError, MemoryError,
-            OverflowError, ImportError) as error:  # fmt: skip
+    except Exception as error:
+        # A damaged header or pickle raises nearly anything (TokenError, KeyError, MemoryError, ...).
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path}: not a list of text and numbers ({reason}); nothing in it was run") from None
     if not isinstance(value, list):

@@ -1,0 +1,52 @@
+"""Which snippets are drawn."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wtal.datasets.sampling import SAMPLINGS, consecutive, pad, random_perturb, uniform
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(SAMPLINGS)), st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_every_sampling_stays_inside_and_in_order(name, length, size, seed):
+    index = SAMPLINGS[name](length, size, np.random.default_rng(seed))
+    assert index.min() >= 0 and index.max() < length
+    assert (np.diff(index) >= 0).all()
+    assert len(index) == (size if name == "random_perturb" else min(size, length))
+    again = SAMPLINGS[name](length, size, np.random.default_rng(seed))
+    assert (index == again).all()
+
+
+def test_consecutive_reaches_every_place_and_leaves_no_gap():
+    rng = np.random.default_rng(0)
+    starts = set()
+    for _ in range(200):
+        index = consecutive(6, 4, rng)
+        assert (np.diff(index) == 1).all()
+        starts.add(int(index[0]))
+    assert starts == {0, 1, 2}
+
+
+def test_random_perturb_draws_one_of_each_bin():
+    rng = np.random.default_rng(0)
+    drawn = np.array([random_perturb(12, 4, rng) for _ in range(300)])
+    for bin_number in range(4):
+        assert set(drawn[:, bin_number]) == {3 * bin_number, 3 * bin_number + 1, 3 * bin_number + 2}
+    assert random_perturb(2, 6, rng).tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_uniform_is_ums_formula():
+    assert uniform(3, 5).tolist() == [0, 1, 2]
+    assert uniform(1001, 750).tolist() == np.floor(np.arange(750) * 1001 / 750).astype(int).tolist()
+
+
+def test_pad():
+    padded_BSD, mask_BS = pad([np.ones((2, 3), np.float16), np.full((1, 3), 5, np.float16)])
+    assert padded_BSD.shape == (2, 2, 3) and padded_BSD.dtype == np.float32
+    assert mask_BS.tolist() == [[True, True], [True, False]]
+    assert padded_BSD[1].tolist() == [[5, 5, 5], [0, 0, 0]]
+    assert pad([np.ones((2, 3))], 4)[1].tolist() == [[True, True, False, False]]
+    with pytest.raises(ValueError, match="a video of 2 snippets does not fit in 1"):
+        pad([np.ones((2, 3))], 1)
