@@ -171,3 +171,14 @@ def test_compare_prints_both_and_the_difference(files, capsys):
     assert code == 0
     assert "second - first" in out and "activitynet" in out and "200 paired draws" in out
     assert "83.33" in out and "50.00" in out and "-33.33" in out
+
+
+def test_the_layout_is_told_from_the_files(tmp_path, capsys):
+    """The json + split layout: `gt.json` (string segments) in a folder with `split_*.txt`."""
+    entry = {"subset": "test", "annotations": [{"label": "run", "segment": ["0.0", "10.0"]}]}
+    (tmp_path / "gt.json").write_text(json.dumps({"database": {"one": entry}}))
+    (tmp_path / "split_test.txt").write_text("one\n")
+    (tmp_path / "split_train.txt").write_text("")
+    write_predictions(tmp_path / "found.json", {"one": [Detection(0, 10, "run", 0.9)]})
+    code, out, _ = call(capsys, "evaluate", tmp_path / "found.json", tmp_path, "--tiou", "0.5", "--json")
+    assert code == 0 and json.loads(out)["mAP"] == [1.0]

@@ -15,7 +15,7 @@ def add_ground_truth(parser: argparse.ArgumentParser) -> None:
     """GROUND_TRUTH, its layout, and which of its videos count."""
     parser.add_argument("ground_truth", type=Path, help="annotations: ActivityNet JSON or another layout")
     parser.add_argument(
-        "--format", default="activitynet", help="layout of the ground truth (default activitynet)"
+        "--format", help="layout of the ground truth (default: told from its name and content)"
     )
     parser.add_argument("--extra", type=Path, help="second path of a layout that has one (see docs/data.md)")
     parser.add_argument(
