@@ -69,11 +69,11 @@ def _suppress(bounds, start, end, score, method, sigma, tiou, floor, limit):  # 
     for group in range(len(bounds) - 1):
         first, last = bounds[group], bounds[group + 1]
         begun = count
+        best = first
+        for i in range(first + 1, last):
+            if score[i] > score[best]:
+                best = i
         while last > first and (limit == 0 or count - begun < limit):
-            best = first
-            for i in range(first + 1, last):
-                if score[left[i]] > score[left[best]]:
-                    best = i
             winner = left[best]
             if score[winner] < floor:
                 break
@@ -81,25 +81,26 @@ def _suppress(bounds, start, end, score, method, sigma, tiou, floor, limit):  # 
             kept_score[count] = score[winner]
             count += 1
             # Close the gap in order, so that of equal scores the first still wins; drop what `hard`
-            # suppresses.
-            place = first
+            # suppresses; find the next best on the way.
+            place, passed = first, best
             for i in range(first, last):
-                other = left[i]
-                if i == best:
+                if i == passed:
                     continue
+                other = left[i]
                 inter = min(end[winner], end[other]) - max(start[winner], start[other])
-                overlap = 0.0
                 if inter > 0:
                     overlap = inter / (end[winner] - start[winner] + end[other] - start[other] - inter)
-                if method == 0:
-                    if overlap > tiou:
-                        continue
-                elif score[other] > 0 and overlap > 0:
-                    if method == 1:
-                        score[other] *= np.exp(-overlap * overlap / sigma)
-                    elif overlap > tiou:
-                        score[other] *= 1 - overlap
+                    if method == 0:
+                        if overlap > tiou:
+                            continue
+                    elif score[other] > 0:
+                        if method == 1:
+                            score[other] *= np.exp(-overlap * overlap / sigma)
+                        elif overlap > tiou:
+                            score[other] *= 1 - overlap
                 left[place] = other
+                if place == first or score[other] > score[left[best]]:
+                    best = place
                 place += 1
             last = place
     return kept[:count], kept_score[:count]
