@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
     from wtal.report.figures import FORMATS, class_figure, map_figure, save, timeline_figure
-    from wtal.report.read_run import class_precision, load_rows, read_run
+    from wtal.report.read_run import class_precision, read_run
     from wtal.runs import RunFolder
 
     if options.out.suffix.lower().lstrip(".") not in FORMATS:
@@ -43,6 +43,6 @@ def run(options: argparse.Namespace) -> int:
             if video is None:
                 known = ", ".join(video.video_id for video in data.videos[:5])
                 raise UserError(f"--video {options.video!r} is not in the run; there are: {known}, ...")
-            figure = timeline_figure(video, load_rows(folder, video.video_id), data.classes, data.inference)
+            figure = timeline_figure(video, data.scores(video.video_id), data.classes, data.inference)
     print(save(figure, options.out))
     return 0

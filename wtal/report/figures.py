@@ -163,7 +163,7 @@ def clean(label: str, longest: int = 40) -> str:
 def _bars(axis: Axes, name: str, intervals: Sequence[Instance | Detection], color: Mapping[str, str]) -> None:
     lanes = {label: k for k, label in enumerate(color)}
     best = max((getattr(i, "score", 1.0) for i in intervals), default=1.0) or 1.0
-    for i in intervals:
+    for i in (i for i in intervals if i.label in lanes):
         sure = max(0.0, min(1.0, getattr(i, "score", best) / best))
         place = len(lanes) - 1 - lanes[i.label]
         axis.broken_barh(

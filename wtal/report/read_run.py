@@ -1,7 +1,7 @@
 """A run folder as the data of its report."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ def read_run(run: RunFolder) -> ReportData:
         for video_id, found in sorted(predictions.items())
     )
     return ReportData(
-        title=run.path.resolve().name,
+        title=_title(run.path.resolve()),
         classes=annotations.classes,
         videos=videos,
-        scores=lambda video_id: load_rows(run, video_id),
+        scores=score_reader(run, config, annotations.classes),
         inference=config.inference,
         facts=_facts(run, config, videos, summary),
         results=summary.get("rows", {}),
@@ -90,6 +90,25 @@ def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
     }
 
 
+def score_reader(
+    run: RunFolder, config: Config, classes: Sequence[str]
+) -> Callable[[str], dict[str, VideoScores]]:
+    """`load_rows` as detection sees the scores: with the video classifier's, where the run uses one."""
+    if not config.inference.video_classifier:
+        return lambda video_id: load_rows(run, video_id)
+    from wtal.prediction import classified
+    from wtal.training.assemble import open_features
+
+    features = open_features(config)
+
+    def read(video_id: str) -> dict[str, VideoScores]:
+        rows = load_rows(run, video_id)
+        alone = {row: {video_id: own} for row, own in rows.items()}
+        return {row: classified(config, own, features, classes)[video_id] for row, own in alone.items()}
+
+    return read
+
+
 def errors_by_video(
     truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], protocol: str
 ) -> dict[str, Errors]:
@@ -111,6 +130,11 @@ def errors_by_video(
         )
         for video_id, video in truth.videos.items()
     }
+
+
+def _title(path: Path) -> str:
+    """The run's name; `demo/run` is called after the folder that holds it."""
+    return path.parent.name if path.name == "run" and path.parent.name else path.name
 
 
 def _video(
