@@ -9,6 +9,7 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from feature_extraction.store import printable
 
 
 class FailureLog:
@@ -20,7 +21,7 @@ class FailureLog:
 
     def record(self, video_id: str, source: Path, reason: str, frames: int) -> None:
         """Note that a video failed; `frames` of its frames could be read."""
-        entry = {"id": video_id, "source": str(source), "reason": reason, "frames_read": frames}
+        entry = {"id": video_id, "source": printable(source), "reason": reason, "frames_read": frames}
         write_json(self.folder / f"{video_id}.json", entry, indent=None)
 
     def forget(self, video_id: str) -> None:
@@ -34,6 +35,13 @@ class FailureLog:
             return read_json(path) if path.stat().st_mtime > newer_than else None
         except (UserError, FileNotFoundError):
             return None
+
+    def read(self) -> list[dict[str, Any]]:
+        """The entries of `failures.jsonl`."""
+        try:
+            return [json.loads(line) for line in self.list.read_text(encoding="utf-8").splitlines()]
+        except FileNotFoundError:
+            return []
 
     def gather(self) -> list[dict[str, Any]]:
         """Write `failures.jsonl` from the records (no file where there are none); returns them.

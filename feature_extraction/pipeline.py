@@ -31,7 +31,7 @@ from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.preprocess import quantize_flow, still_flow, to_gray
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.shards import Claims, in_shard
-from feature_extraction.store import Stream, create_stream
+from feature_extraction.store import Stream, create_stream, printable
 from feature_extraction.towers import Tower, choose_device, choose_precision, identity, load_towers
 from feature_extraction.video import UnreadableVideo
 
@@ -107,12 +107,7 @@ class _Work:
 
     def missing(self, file: VideoFile) -> list[str]:
         """The streams that lack a video, or hold it of a source of another size."""
-        size = file.path.stat().st_size if file.path.exists() else -1
-        return [
-            name
-            for name, stream in self.streams.items()
-            if file.id not in stream or stream.sidecar(file.id).get("size") != size
-        ]
+        return [name for name, stream in self.streams.items() if not stream.holds(file.id, file.path)]
 
     def next(self) -> _Job | str | None:
         """A claimed job; "waiting" where all that is left is in other workers' hands; None at the end."""
@@ -344,7 +339,7 @@ class _Run:
         for job in [job for job in self.settling if job.assembly.complete]:
             self.settling.remove(job)
             info = {name: value for name, value in job.info.items()}
-            sidecar = {"source": str(job.file.path), **info, "padding": job.assembly.padding}
+            sidecar = {"source": printable(job.file.path), **info, "padding": job.assembly.padding}
             arrays = job.assembly.arrays()
             job.assembly = None
             self.written.put((job, arrays, sidecar))

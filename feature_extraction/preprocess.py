@@ -146,6 +146,7 @@ class ClipFrames:
         self._seen = 0
         self._last: np.ndarray | None = None
         self._end: int | None = None  # frames of the video, once known
+        self._given = -1  # number of the last frame given out
         self._wanted = 0  # snippets whose numbers were collected into _numbers
         self._numbers: set[int] = set()
         self._embeddings: dict[int, np.ndarray] = {}
@@ -162,17 +163,23 @@ class ClipFrames:
         begin, self._seen = self._seen, self._seen + len(frames_NHWC)
         self._last = frames_NHWC[-1]
         window, stride = self._plan[:2]
-        while self._wanted * stride < self._seen:
+        # A later snippet may ask for a frame before its own first one
+        ahead = 0 if self._plan[3] is None else math.ceil(self._plan[4] / self._plan[3]) + 1
+        while self._wanted * stride < self._seen + ahead:
             self._numbers.update(self._of(self._wanted))
             self._wanted += 1
         chosen = sorted(number for number in self._numbers if begin <= number < self._seen)
         self._numbers = {number for number in self._numbers if number >= self._seen}
+        self._given = chosen[-1] if chosen else self._given
         return [(number, frames_NHWC[number - begin].copy()) for number in chosen]
 
     def finish(self) -> list[tuple[int, np.ndarray]]:
         """After the last frame: that frame, where a padded snippet needs it."""
         self._end = self._seen
-        if self._last is None or not self._numbers:
+        window, stride = self._plan[:2]
+        total = window_count(self._end, window, stride)
+        last = [n for t in range(max(0, total - window // stride - 1), total) for n in self._of(t)]
+        if self._end - 1 not in last or self._given == self._end - 1:
             return []
         return [(self._end - 1, self._last.copy())]
 
@@ -183,8 +190,7 @@ class ClipFrames:
     def settle(self) -> None:
         """Make the snippets that are complete."""
         window, stride = self._plan[:2]
-        total = None if self._end is None else window_count(self._end, window, stride)
-        while total is None or len(self.features) < total:
+        while len(self.features) < window_count(self._seen, window, stride):
             numbers = self._of(len(self.features))
             if any(number not in self._embeddings for number in numbers):
                 return

@@ -9,6 +9,7 @@ Legend: T snippets, D feature dimensions.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ from feature_extraction.files import atomic_write, hash8, read_json, write_json
 from feature_extraction.grid import TimeGrid
 
 # What may stand in a path but not in a file's name everywhere, and '%' itself.
-_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\%:*?"<>|]')
+_UNSAFE = re.compile(r'[\x00-\x1f\x7f/\\%:*?"<>|\ud800-\udfff]')
 _LONGEST_ID = 200  # bytes; a file's name may have 255, and writing adds a prefix and a suffix
 
 
@@ -30,9 +31,7 @@ def encode_id(name: str) -> str:
 
     An id over 200 bytes is cut and given the hash of the whole.
     """
-    # Bytes that are no UTF-8 come from the file system as lone surrogates
-    raw = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _lone(name) else name
-    text = _UNSAFE.sub(lambda match: f"%{ord(match.group()):02X}", raw)
+    text = _UNSAFE.sub(_escape, name)
     if text.startswith("."):
         text = "%2E" + text[1:]
     encoded = text.encode()
@@ -42,8 +41,16 @@ def encode_id(name: str) -> str:
     return text
 
 
-def _lone(name: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in name)
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8, as Python reads it from a file system
+        code -= 0xDC00
+    return f"%{code:02X}"
+
+
+def printable(path: Path) -> str:
+    """A path as text that UTF-8 can hold: bytes that are no UTF-8 are written \\x80."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def video_ids(relative_paths: Iterable[PurePosixPath | str]) -> dict[str, str]:
@@ -92,6 +99,15 @@ class Stream:
 
     def __contains__(self, video_id: str) -> bool:
         return self.array_path(video_id).is_file()
+
+    def holds(self, video_id: str, source: Path) -> bool:
+        """Whether the features of this very source are there: finished, and made from a file of its size."""
+        if video_id not in self:
+            return False
+        try:
+            return self.sidecar(video_id).get("size") == source.stat().st_size
+        except (UserError, OSError):
+            return False
 
     def array_path(self, video_id: str) -> Path:
         """Where a video's array lies. Raises `UserError` for an id that would leave the folder."""
@@ -144,18 +160,22 @@ class Stream:
             np.save(file, half_TD, allow_pickle=False)
 
 
+def open_stream_of(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:
+    """The stream of this exact identity under `root`; its folder need not exist, and is not made."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
+        raise UserError(f"stream name {name!r} must be letters, digits and underscores")
+    identity = {"stream": name, **identity}
+    return Stream(Path(root) / f"{name}-{hash8(identity)}", name, identity)
+
+
 def create_stream(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:
     """Open the stream of this exact identity under `root`, making its folder where there is none.
 
     `identity` is JSON data with at least fps, window, stride and dim; its hash is in the folder's name.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_]+", name):
-        raise UserError(f"stream name {name!r} must be letters, digits and underscores")
-    identity = {"stream": name, **identity}
-    folder = Path(root) / f"{name}-{hash8(identity)}"
-    stream = Stream(folder, name, identity)
-    if not (folder / "stream.json").is_file():
-        write_json(folder / "stream.json", identity)
+    stream = open_stream_of(root, name, identity)
+    if not (stream.folder / "stream.json").is_file():
+        write_json(stream.folder / "stream.json", stream.identity)
     return stream
 
 

@@ -1,67 +1,106 @@
-"""Videos to a feature store. What is there already is passed over, so the same command goes on after a kill."""
+"""Videos to a feature store. What is there already is passed over: the same command goes on after a kill."""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feature_extraction.pipeline import ExtractionSummary
+    from feature_extraction.settings import ExtractionSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument(
-        "videos", nargs="+", metavar="VIDEOS", help="a folder of videos (subfolders too), or files"
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEOS", help="a folder of videos (subfolders too), or files")
+    add("--out", required=True, type=Path, metavar="STORE", help="the feature store's folder")
+    add(
+        "--config",
+        metavar="FILE",
+        help="YAML: a training configuration (its `extraction` counts), a file with these settings alone, "
+        "or the name of a shipped configuration",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="STORE", help="the feature store's folder")
-    parser.add_argument("--config", metavar="FILE", help="YAML: a training configuration (its `extraction` is used), "
-                        "a file with these settings alone, or the name of a shipped configuration")  # fmt: skip
-    parser.add_argument(
-        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, e.g. fps=30 flow.warps=3"
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, e.g. fps=30 flow.warps=3")
+    add("--weights", type=Path, help="file or folder of I3D weights, before $WTAL_WEIGHTS and the cache")
+    add("--offline", action="store_true", help="never download weights")
+    add("--accept-truncated", action="store_true", help="keep what is whole of videos that break off")
+    add(
+        "--shard",
+        metavar="I/N",
+        help="take part I (from 0) of N of the videos; by default what SLURM or torchrun says in the environment",
     )
-    parser.add_argument(
-        "--weights", type=Path, help="file or folder of I3D weights, before $WTAL_WEIGHTS and the cache"
-    )
-    parser.add_argument("--offline", action="store_true", help="never download weights")
-    parser.add_argument(
-        "--accept-truncated", action="store_true", help="keep what is whole of videos that break off"
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    add("--runner", choices=["local", "ray"], default="local", help="this process (default), or Ray workers")
+    add("--ray-workers", type=int, default=2, metavar="N", help="Ray: worker processes (default 2)")
+    add("--ray-gpus", type=float, default=0.0, metavar="SHARE", help="Ray: GPUs a worker, e.g. 0.5 (default 0)")
+    add("--ray-cpus", type=float, default=1.0, metavar="N", help="Ray: CPU cores a worker (default 1)")
+    add("--ray-address", metavar="ADDRESS", help="Ray: an existing cluster, e.g. auto (default: a local one)")
+    add("--dry-run", action="store_true", help="say what would be done, with disk and time; do nothing")
+    add("--json", action="store_true", help="print the summary as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     """Extract; exit 3 where videos failed."""
-    import json
-
-    from feature_extraction.errors import PartialFailure
-    from feature_extraction.pipeline import extract
+    from feature_extraction.errors import PartialFailure, UserError
+    from feature_extraction.shards import parse_shard, shard_from_environment
     from wtal.shipped import resolve
 
     settings = read_settings(options)
-    summary = extract(
-        options.videos,
-        options.out,
-        settings,
-        resolve=resolve,
-        weights=options.weights,
-        offline=options.offline,
-    )
-    if options.json:
-        print(json.dumps({
-            "streams": {name: str(folder) for name, folder in summary.streams.items()}, "done": summary.done,
-            "present": summary.present, "failed": summary.failed, "frames": summary.frames,
-            "seconds": round(summary.seconds, 3),
-        }, ensure_ascii=False))  # fmt: skip
-    else:
-        rate = summary.frames / summary.seconds if summary.seconds else 0.0
-        print(f"{len(summary.done)} videos extracted ({summary.frames} frames, {rate:.0f} a second), "
-              f"{len(summary.present)} were there, {len(summary.failed)} failed; in {options.out}")  # fmt: skip
-    if summary.failed:
-        named = "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(summary.failed.items()))
-        raise PartialFailure(
-            f"{len(summary.failed)} videos failed: {named}; see {options.out / 'failures.jsonl'}"
+    shard = parse_shard(options.shard) if options.shard else shard_from_environment()
+    common = {"shard": shard, "resolve": resolve, "weights": options.weights, "offline": options.offline}
+    if options.dry_run:
+        from feature_extraction.plan import plan
+
+        print(plan(options.videos, options.out, settings, **common).text(options.json))
+        return 0
+    if options.runner == "ray":
+        from feature_extraction.ray_runner import RaySettings, extract_on_ray
+
+        if shard[1] > 1:
+            raise UserError("--runner ray shares the videos out by itself; leave --shard away")
+        ray = RaySettings(
+            workers=options.ray_workers,
+            gpus=options.ray_gpus,
+            cpus=options.ray_cpus,
+            address=options.ray_address,
         )
+        del common["shard"]
+        summary = extract_on_ray(options.videos, options.out, settings, ray, **common)
+    else:
+        from feature_extraction.pipeline import extract
+
+        summary = extract(options.videos, options.out, settings, **common)
+    _tell(summary, options)
+    if summary.failed:
+        named = "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(summary.failed.items())[:20])
+        more = f"; and {len(summary.failed) - 20} more" if len(summary.failed) > 20 else ""
+        count = f"{len(summary.failed)} video{'s' if len(summary.failed) > 1 else ''} failed"
+        raise PartialFailure(f"{count}: {named}{more}; see {options.out / 'failures.jsonl'}")
     return 0
 
 
-def read_settings(options: argparse.Namespace):
-    """The extraction settings of the options."""
+def _tell(summary: "ExtractionSummary", options: argparse.Namespace) -> None:
+    import json
+
+    if options.json:
+        told = {
+            "streams": {name: str(folder) for name, folder in summary.streams.items()},
+            "done": summary.done,
+            "present": summary.present,
+            "failed": summary.failed,
+            "frames": summary.frames,
+            "seconds": round(summary.seconds, 3),
+        }
+        print(json.dumps(told, ensure_ascii=False))
+        return
+    rate = summary.frames / summary.seconds if summary.seconds else 0.0
+    print(
+        f"{len(summary.done)} videos extracted ({summary.frames} frames, {rate:.0f} a second), "
+        f"{len(summary.present)} were there, {len(summary.failed)} failed; in {options.out}"
+    )
+
+
+def read_settings(options: argparse.Namespace) -> "ExtractionSettings":
+    """The extraction settings of the options `config`, `set` and `accept_truncated`."""
     import yaml
 
     from feature_extraction.errors import UserError
@@ -78,7 +117,7 @@ def read_settings(options: argparse.Namespace):
             raise UserError(f"{path}: not valid YAML ({str(error).splitlines()[0]})") from None
         if not isinstance(loaded, dict):
             raise UserError(f"{path}: expected settings by name")
-        values = loaded["extraction"] or {} if "extraction" in loaded else loaded
+        values = (loaded["extraction"] or {}) if "extraction" in loaded else loaded
     values = override(values, options.set)
     if options.accept_truncated:
         values["accept_truncated"] = True

@@ -1,0 +1,95 @@
+"""Sharding by hash, shards from the environment, claims."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from feature_extraction.errors import UserError
+from feature_extraction.shards import Claims, in_shard, parse_shard, shard_from_environment
+
+IDS = [f"video {number}" for number in range(400)]
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_shards_cover_every_video_once(count):
+    parts = [[video for video in IDS if in_shard(video, (index, count))] for index in range(count)]
+    assert sorted(sum(parts, [])) == sorted(IDS)
+    assert min(map(len, parts)) > 400 / count * 0.6
+
+
+def test_shards_are_the_same_everywhere():
+    """The first eight bytes of SHA-256, modulo n: fixed values, so that machines and versions agree."""
+    assert [index for index in range(5) for video in ["v_a"] if in_shard(video, (index, 5))] == [
+        int.from_bytes(bytes.fromhex("93a28f0d222e68e7"), "big") % 5
+    ]
+
+
+def test_environment():
+    assert shard_from_environment({}) == (0, 1)
+    assert shard_from_environment({"RANK": "2", "WORLD_SIZE": "4"}) == (2, 4)
+    assert shard_from_environment({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}) == (1, 3)
+    array = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "2"}
+    assert shard_from_environment(array) == (3, 4)
+    both = {**array, "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
+    assert shard_from_environment(both) == (7, 8)
+    assert shard_from_environment({**both, "RANK": "1", "WORLD_SIZE": "2"}) == (7, 8)
+    with pytest.raises(UserError, match="--shard"):
+        shard_from_environment({"RANK": "x", "WORLD_SIZE": "2"})
+    with pytest.raises(UserError, match="not below"):
+        shard_from_environment({"RANK": "2", "WORLD_SIZE": "2"})
+
+
+def test_shard_text():
+    assert parse_shard("0/1") == (0, 1) and parse_shard("7/8") == (7, 8)
+    for bad in ("8/8", "1", "a/b", "-1/2", "0/0"):
+        with pytest.raises(UserError, match="i/n"):
+            parse_shard(bad)
+
+
+def test_a_claim_keeps_others_out(tmp_path):
+    one, two = Claims(tmp_path), Claims(tmp_path)
+    assert one.take("v") and not two.take("v") and two.take("w")
+    one.give_up("v")
+    assert two.take("v")
+    one.close()
+    two.close()
+    assert not list(tmp_path.rglob("*.claim"))
+
+
+def abandoned(path, owner, age):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(owner))
+    past = path.stat().st_mtime - age
+    os.utime(path, (past, past))
+
+
+def test_claims_of_the_dead_are_taken_over(tmp_path):
+    claims = Claims(tmp_path, stale=60.0)
+    here = socket.gethostname()
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    abandoned(tmp_path / ".work/claims/dead.claim", {"host": here, "pid": process.pid}, 5)
+    abandoned(tmp_path / ".work/claims/alive.claim", {"host": here, "pid": os.getpid()}, 5)
+    abandoned(tmp_path / ".work/claims/far.claim", {"host": "elsewhere", "pid": 1}, 5)
+    abandoned(tmp_path / ".work/claims/silent.claim", {"host": "elsewhere", "pid": 1}, 100)
+    (tmp_path / ".work/claims/cut.claim").write_text("")
+    assert claims.take("dead") and claims.take("silent")
+    assert not claims.take("alive") and not claims.take("far") and not claims.take("cut")
+    claims.close()
+
+
+def test_the_heartbeat_keeps_a_claim_fresh(tmp_path):
+    claims = Claims(tmp_path, heartbeat=0.05)
+    claims.take("v")
+    path = tmp_path / ".work/claims/v.claim"
+    os.utime(path, (0, 0))
+    for _ in range(200):
+        if path.stat().st_mtime > 0:
+            break
+        claims._stop.wait(0.05)
+    assert path.stat().st_mtime > 0
+    claims.close()
