@@ -26,9 +26,8 @@ from feature_extraction.clip_models import (
 )
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
-from feature_extraction.grid import TimeGrid
 
-__all__ = ["FrozenClip", "Preprocessing", "import_open_clip", "load_clip", "save_clip", "snippet_frames"]
+__all__ = ["FrozenClip", "Preprocessing", "import_open_clip", "load_clip", "save_clip"]
 
 DEFAULT_MODEL = "ViT-B-16-quickgelu"
 DEFAULT_TAG = "openai"
@@ -258,25 +257,3 @@ def save_clip(clip: FrozenClip, weights: Path, config: Path | None = None) -> No
     if config is not None:
         with atomic_write(config, "w") as stream:
             stream.write(text + "\n")
-
-
-def snippet_frames(grid: TimeGrid, snippet: int, k: int = 1, rate: float | None = None) -> np.ndarray:
-    """Frame numbers (on the grid's frame axis) whose embeddings are averaged for one snippet, int64, rising.
-
-    `k` frames: the middles of k equal parts of the snippet's window (k=1: the centre frame). `rate`: the
-    frames on show at the instants 0, 1/rate, 2/rate ... seconds of the video that fall into the window, the
-    centre frame where none does. Raises `UserError` for a k outside 1..window or a rate that is not positive.
-    """
-    first = snippet * grid.stride
-    if rate is None:
-        if not 1 <= k <= grid.window:
-            raise UserError(f"CLIP frames per snippet must be from 1 to the window of {grid.window}, got {k}")
-        return first + ((2 * np.arange(k) + 1) * grid.window) // (2 * k)
-    if not 0 < rate < float("inf"):
-        raise UserError(f"the CLIP frame rate must be a positive number of frames per second, got {rate!r}")
-    step = grid.fps / rate  # grid frames from one instant to the next
-    instants = np.arange(int(first / step), int((first + grid.window) / step) + 2)
-    # 1e-6 frames of slack: 5 * (25 / 12.5) may come out just below a whole frame
-    frames = np.unique(np.floor(instants * step + 1e-6).astype(np.int64))
-    frames = frames[(frames >= first) & (frames < first + grid.window)]
-    return frames if len(frames) else np.array([first + grid.window // 2])

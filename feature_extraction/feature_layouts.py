@@ -241,5 +241,12 @@ LAYOUTS = {
     "rgb-flow": Layout(I3D, 25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)"),
     "actionformer": Layout(I3D, 30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames"),
     "video-features": Layout(I3D, None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy"),
-    "clip-frames": Layout(("clip",), None, 1, 1, read_clip_frames, "<video>.npy, one CLIP vector a frame"),
+    "clip-frames": Layout(
+        ("clip",),
+        None,
+        1,
+        1,
+        read_clip_frames,
+        "<video>.npy, one CLIP vector a frame (--source-fps 10), or a 0.64 s snippet (--source-fps 1.5625)",
+    ),
 }

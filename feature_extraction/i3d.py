@@ -63,7 +63,7 @@ class Unit(nn.Module):
             x_NCTHW, even = F.pad(x_NCTHW, pads[2] + pads[1] + pads[0]), (0, 0, 0)
         # Even padding is left to the convolution, which needs no padded copy of its input
         x_NCTHW = F.conv3d(x_NCTHW, self.conv.weight, self.conv.bias, self.stride, even)
-        return F.relu(self.norm(x_NCTHW))
+        return F.relu(self.norm(x_NCTHW), inplace=True)
 
 
 class SamePool(nn.Module):

@@ -9,8 +9,6 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -21,10 +19,8 @@ from feature_extraction.clip import (
     load_clip,
     resize_like_8_bit,
     save_clip,
-    snippet_frames,
 )
 from feature_extraction.errors import RunFailure, UserError
-from feature_extraction.grid import TimeGrid
 
 TEXTS = ["a person opens a door", "javelin throw", "x"]
 
@@ -376,29 +372,3 @@ def test_a_small_vocabulary_reads_the_same_text(tmp_path, size):
 def test_a_text_that_does_not_fit_is_not_cut(tmp_path):
     with pytest.raises(UserError, match="is over 32 tokens long"):
         tiny(tmp_path).tokenize(["door " * 40])
-
-
-def test_frames_of_a_snippet():
-    grid = TimeGrid()  # 25 frames a second, 16 a snippet
-    assert snippet_frames(grid, 0).tolist() == [8]
-    assert snippet_frames(grid, 3).tolist() == [56]  # (16 * 3 + 8) / 25 s: the snippet's centre
-    assert snippet_frames(grid, 1, k=4).tolist() == [18, 22, 26, 30]
-    assert snippet_frames(grid, 1, k=16).tolist() == list(range(16, 32))
-    # 10 a second: instants 0.7, 0.8 ... 1.2 s show the frames 17.5, 20, 22.5 ... at 25 a second
-    assert snippet_frames(grid, 1, rate=10).tolist() == [17, 20, 22, 25, 27, 30]
-    assert snippet_frames(grid, 1, rate=25).tolist() == list(range(16, 32))
-    assert snippet_frames(grid, 1, rate=100).tolist() == list(range(16, 32))
-    assert snippet_frames(grid, 1, rate=0.5).tolist() == [24]  # no instant inside: the centre
-    for wrong in ({"k": 0}, {"k": 17}, {"rate": 0.0}, {"rate": float("nan")}, {"rate": float("inf")}):
-        with pytest.raises(UserError, match="CLIP frame"):
-            snippet_frames(grid, 0, **wrong)
-
-
-@given(st.sampled_from([25.0, 12.5, 30.0, 23.976]), st.floats(2.0, 60.0), st.integers(1, 20))
-@settings(deadline=None, max_examples=100)
-def test_at_a_frame_rate_every_instant_belongs_to_one_snippet(fps, rate, count):
-    grid = TimeGrid(fps=fps)
-    found = np.concatenate([snippet_frames(grid, snippet, rate=rate) for snippet in range(count)])
-    frames = 16 * count
-    wanted = {int(instant * fps / rate + 1e-6) for instant in range(int(frames * rate / fps) + 2)}
-    assert found.tolist() == sorted(frame for frame in wanted if frame < frames)
