@@ -1,10 +1,11 @@
 """Log-mel features of sound, into the same feature store as video features.
 
-    file --PyAV--> mono samples --STFT--> power --mel filters--> log --> `stack` frames side by side = one snippet
+    file --PyAV--> mono samples --STFT--> power --mel filters--> log --> `stack` frames side by side = one
+    snippet
 
-Decoding and resampling go through PyAV, so any container with an audio track will do (wav, flac, ogg, mp3, mp4).
-The time grid counts samples where video counts frames: `fps` is the sample rate, window and stride are in samples.
-Legend: N samples, F STFT frames, M mel bands, K frequency bins, T snippets, D = stack * M.
+Decoding and resampling go through PyAV, so any container with an audio track will do (wav, flac, ogg, mp3,
+mp4). The time grid counts samples where video counts frames: `fps` is the sample rate, window and stride are
+in samples. Legend: N samples, F STFT frames, M mel bands, K frequency bins, T snippets, D = stack * M.
 """
 
 import math
@@ -53,9 +54,13 @@ class AudioSettings:
             if getattr(self, name) < 1:
                 raise UserError(f"audio.{name} must be at least 1, got {getattr(self, name)}")
         if self.hop > self.fft:
-            raise UserError(f"audio.hop {self.hop} is over audio.fft {self.fft}: samples between windows would be lost")
+            raise UserError(
+                f"audio.hop {self.hop} is over audio.fft {self.fft}: samples between windows would be lost"
+            )
         if not 0 <= self.low < self.top <= self.sample_rate / 2:
-            raise UserError(f"audio: 0 <= low < high <= {self.sample_rate / 2:g} Hz expected, got {self.low}, {self.top}")
+            raise UserError(
+                f"audio: 0 <= low < high <= {self.sample_rate / 2:g} Hz expected, got {self.low}, {self.top}"
+            )
         if not self.floor > 0:
             raise UserError(f"audio.floor must be positive, got {self.floor}")
 
@@ -68,7 +73,9 @@ class AudioSettings:
 def mel_of(hertz: np.ndarray) -> np.ndarray:
     """Slaney's mel scale: linear below 1 kHz (15 mel), 27 steps per factor of 6.4 above."""
     hertz = np.asarray(hertz, np.float64)
-    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / math.log(6.4))
+    return np.where(
+        hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / math.log(6.4)
+    )
 
 
 def hertz_of(mel: np.ndarray) -> np.ndarray:
@@ -87,7 +94,8 @@ def mel_filters(settings: AudioSettings) -> Tensor:
     weight_KM = np.maximum(0, np.minimum(rise_KM, fall_KM)) * 2 / (right_M - left_M)
     if (dead := np.flatnonzero(weight_KM.max(axis=0) == 0)).size:
         raise UserError(
-            f"audio: mel band {dead[0]} of {settings.mels} holds no frequency bin; use fewer mels or a longer fft"
+            f"audio: mel band {dead[0]} of {settings.mels} holds no frequency bin; "
+            "use fewer mels or a longer fft"
         )
     return torch.from_numpy(weight_KM.astype(np.float32))
 
@@ -95,8 +103,8 @@ def mel_filters(settings: AudioSettings) -> Tensor:
 def log_mel(samples_N: np.ndarray, settings: AudioSettings) -> np.ndarray:
     """Features `[T, D]`, float32, of mono samples in -1..1; the last snippet is padded with silence.
 
-    The window of STFT frame f is centred on the hop that it stands for, so snippet t describes the time that the grid
-    gives it. Raises `UserError` for no samples.
+    The window of STFT frame f is centred on the hop that it stands for, so snippet t describes the time that
+    the grid gives it. Raises `UserError` for no samples.
     """
     if len(samples_N) == 0:
         raise UserError("no audio samples")
@@ -105,7 +113,9 @@ def log_mel(samples_N: np.ndarray, settings: AudioSettings) -> np.ndarray:
     before = (settings.fft - settings.hop) // 2
     needed = (frames - 1) * settings.hop + settings.fft
     padded_N = torch.zeros(needed)
-    padded_N[before : before + len(samples_N)] = torch.from_numpy(np.asarray(samples_N, np.float32))[: needed - before]
+    padded_N[before : before + len(samples_N)] = torch.from_numpy(np.asarray(samples_N, np.float32))[
+        : needed - before
+    ]
     window, filters_KM = torch.hann_window(settings.fft), mel_filters(settings)
     pieces = []
     for first in range(0, frames, BLOCK):
@@ -121,7 +131,8 @@ def log_mel(samples_N: np.ndarray, settings: AudioSettings) -> np.ndarray:
 def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     """Mono float32 samples in -1..1 at `sample_rate` Hz of the file's first audio track.
 
-    A damaged packet ends the reading. Raises `UserError` for a file that is missing, unreadable or without audio.
+    A damaged packet ends the reading. Raises `UserError` for a file that is missing, unreadable or without
+    audio.
     """
     import av
 
@@ -159,14 +170,16 @@ def open_logmel(out: Path, settings: AudioSettings) -> Stream:
 def extract_audio(source: Path, out: Path, settings: AudioSettings) -> Iterator[tuple[str, str | None]]:
     """Log-mel features of every audio file below `source` (or of one file) into the store `out`.
 
-    Files that are done are passed over, so a stopped run goes on. Yields (id, None) for each file done now and
-    (id, reason) for each that failed; failures are also in `failures.jsonl`.
+    Files that are done are passed over, so a stopped run goes on. Yields (id, None) for each file done now
+    and (id, reason) for each that failed; failures are also in `failures.jsonl`.
     """
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     root = source.parent if source.is_file() else source
-    found = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    found = (
+        [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
+    )
     if not found:
         raise UserError(f"{source}: no audio files (looked for {', '.join(SUFFIXES)})")
     stream, failures = open_logmel(out, settings), FailureLog(out)

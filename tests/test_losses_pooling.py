@@ -1,4 +1,5 @@
-"""Bag and bag+instance losses against their formulas in plain arithmetic, and what they do to learnt exponents."""
+"""Bag and bag+instance losses against their formulas in plain arithmetic, and what they do to learnt
+exponents."""
 
 import math
 
@@ -91,7 +92,8 @@ def test_saturated_frames_keep_the_losses_finite():
 
 
 def test_no_video_lowers_r_while_lambda_is_small():
-    # dL/dr = (1 + 2 lambda (l - R)) dl/dr, and R <= ln 2: no wrong sign below 1 / (2 ln 2) whatever the frames are
+    # dL/dr = (1 + 2 lambda (l - R)) dl/dr, and R <= ln 2: no wrong sign below 1 / (2 ln 2) whatever the
+    # frames are
     wrong = {0.7: 0, 4.0: 0}
     for weight in wrong:
         for seed in range(60):

@@ -1,11 +1,15 @@
-"""Five small benchmarks of temporal pooling: mean and spread over seeds, every free weight chosen on a development split.
+"""Five small benchmarks of temporal pooling: mean and spread over seeds, every free weight chosen on a
+development split.
 
     python tools/bench_pooling.py                      all five, 5 seeds
     python tools/bench_pooling.py --only adaptive,binding --seeds 2
-    python tools/bench_pooling.py --layouts FOLDER     real DCASE label files (validation.tsv, public.tsv) for `layouts`
+    python tools/bench_pooling.py --keep runs.jsonl    write each finished run there; the same call again goes
+    on python tools/bench_pooling.py --layouts FOLDER     real DCASE label files (validation.tsv, public.tsv)
+    for `layouts`
 
-The data are generated; `layouts` puts generated features on real event layouts, and is skipped by name where the
-label files are not there. The table goes to standard output (Markdown, or `--json`), progress to standard error.
+The data are generated; `layouts` puts generated features on real event layouts, and is skipped by name where
+the label files are not there. The table goes to standard output (Markdown, or `--json`), progress to standard
+error.
 """
 
 import argparse
@@ -15,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -78,7 +82,10 @@ BENCHMARKS = {
                 ("LearnP, bag+instance, lambda chosen on dev", f"{pool}, bag+instance, lambda chosen on dev")
                 for pool in ("AveP", "MaxP")
             ),
-            *((f"{pool}, bag+instance, lambda chosen on dev", f"{pool}, bag loss") for pool in adaptive.POOLS),
+            *(
+                (f"{pool}, bag+instance, lambda chosen on dev", f"{pool}, bag loss")
+                for pool in adaptive.POOLS
+            ),
         ),
     ),
     "gating": Benchmark(
@@ -120,7 +127,9 @@ def choose(module: ModuleType, runs: dict[str, list[dict[str, float]]]) -> dict[
     rows = dict(runs)
     for name, candidates in module.CHOICES.items():
         seeds = range(len(runs[candidates[0]]))
-        rows[name] = [max((runs[c][seed] for c in candidates), key=lambda result: result[module.DEV]) for seed in seeds]
+        rows[name] = [
+            max((runs[c][seed] for c in candidates), key=lambda result: result[module.DEV]) for seed in seeds
+        ]
     return rows
 
 
@@ -139,7 +148,12 @@ def table(name: str, rows: dict[str, list[dict[str, float]]], seconds: float) ->
     columns = [module.TEST]
     for results in rows.values():
         columns += [key for key in results[0] if key not in columns and key != module.DEV]
-    lines = [f"### {name}: {benchmark.title}", "", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = [
+        f"### {name}: {benchmark.title}",
+        "",
+        "| | " + " | ".join(columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
     for variant, results in rows.items():
         cells = [_cell([r[c] for r in results if c in r]) for c in columns]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
@@ -148,11 +162,14 @@ def table(name: str, rows: dict[str, list[dict[str, float]]], seconds: float) ->
         gaps = [a[module.TEST] - b[module.TEST] for a, b in zip(rows[better], rows[worse], strict=True)]
         wins = sum(gap > 0 for gap in gaps)
         gap = summary(gaps)
-        said = "holds" if wins == len(gaps) else "does NOT hold" if gap["mean"] <= 0 else "holds on average only"
-        lines.append(
-            f"- {better} over {worse}: {gap['mean']:+.3f} ± {gap['spread']:.3f}, {wins} of {len(gaps)} seeds; {said}"
+        said = (
+            "holds" if wins == len(gaps) else "does NOT hold" if gap["mean"] <= 0 else "holds on average only"
         )
-    return "\n".join([*lines, f"- {seconds:.0f} s of training in {sum(map(len, rows.values()))} rows and seeds", ""])
+        lines.append(
+            f"- {better} over {worse}: {gap['mean']:+.3f} ± {gap['spread']:.3f}, "
+            f"{wins} of {len(gaps)} seeds; {said}"
+        )
+    return "\n".join([*lines, f"- {seconds:.0f} CPU seconds", ""])
 
 
 def _cell(values: list[float]) -> str:
@@ -166,11 +183,18 @@ def _cell(values: list[float]) -> str:
 
 def main() -> int:
     shared = Path(os.environ.get("WTAL_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="names, joined by commas")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default 5)")
-    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes of one thread each")
-    parser.add_argument("--layouts", type=Path, default=shared / "sed" / "layouts", help="folder of DCASE label files")
+    parser.add_argument(
+        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes of one thread each"
+    )
+    parser.add_argument(
+        "--layouts", type=Path, default=shared / "sed" / "layouts", help="folder of DCASE label files"
+    )
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="finished runs, kept and read again")
     parser.add_argument("--json", action="store_true", help="every run's numbers as JSON")
     options = parser.parse_args()
     names = options.only.split(",")
@@ -181,28 +205,41 @@ def main() -> int:
     if "layouts" in names and not (options.layouts / "validation.tsv").is_file():
         print("layouts: skipped, no DCASE label files here (--layouts FOLDER)", file=sys.stderr)
         names.remove("layouts")
+    # seed by seed, so that what an interrupted call kept is whole tables of fewer seeds
     tasks = [
         (name, variant, seed)
+        for seed in range(options.seeds)
         for name in names
         for variant in BENCHMARKS[name].module.VARIANTS
         if variant not in BENCHMARKS[name].leave_out
-        for seed in range(options.seeds)
     ]
-    runs: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in names}
-    spent = dict.fromkeys(names, 0.0)
+    kept = read_kept(options.keep)
     start = time.perf_counter()
     # spawned, because a forked child inherits torch's thread pools in an unknown state
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(timed, *task, options.layouts) for task in tasks]
-        for (name, variant, _), future in zip(tasks, tqdm(futures, disable=None, unit="run"), strict=True):
-            result, seconds = future.result()
-            runs[name].setdefault(variant, []).append(result)
-            spent[name] += seconds
+        futures = {pool.submit(timed, *task, options.layouts): task for task in tasks if task not in kept}
+        for future in tqdm(as_completed(futures), total=len(futures), disable=None, unit="run"):
+            kept[futures[future]] = future.result()
+            if options.keep:
+                with open(options.keep, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps([*futures[future], *kept[futures[future]]]) + "\n")
+    runs: dict[str, dict[str, list[dict[str, float]]]] = {name: {} for name in names}
+    spent = dict.fromkeys(names, 0.0)
+    for task in tasks:
+        result, seconds = kept[task]
+        runs[task[0]].setdefault(task[1], []).append(result)
+        spent[task[0]] += seconds
     total = time.perf_counter() - start
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, {options.jobs} processes, torch {torch.__version__}"
+    machine = (
+        f"{platform.machine()}, {os.cpu_count()} cores, {options.jobs} processes, torch {torch.__version__}"
+    )
     rows = {name: choose(BENCHMARKS[name].module, runs[name]) for name in names}
     if options.json:
-        print(json.dumps({"machine": machine, "seconds": total, "seeds": options.seeds, "results": rows}, indent=1))
+        print(
+            json.dumps(
+                {"machine": machine, "seconds": total, "seeds": options.seeds, "results": rows}, indent=1
+            )
+        )
         return 0
     for name in names:
         print(table(name, rows[name], spent[name]))
@@ -210,10 +247,24 @@ def main() -> int:
     return 0
 
 
+def read_kept(path: Path | None) -> dict[tuple[str, str, int], tuple[dict[str, float], float]]:
+    """Finished runs of an earlier call: (benchmark, variant, seed) -> (numbers, CPU seconds)."""
+    if path is None or not path.is_file():
+        return {}
+    kept = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            name, variant, seed, result, seconds = json.loads(line)
+        except ValueError:
+            continue  # the line that a kill cut short
+        kept[name, variant, seed] = (result, seconds)
+    return kept
+
+
 def timed(benchmark: str, variant: str, seed: int, layouts: Path | None) -> tuple[dict[str, float], float]:
-    """One run and the seconds it took."""
-    start = time.perf_counter()
-    return one(benchmark, variant, seed, layouts), time.perf_counter() - start
+    """One run and the CPU seconds it took (a shared machine's clock says little)."""
+    start = time.process_time()
+    return one(benchmark, variant, seed, layouts), time.process_time() - start
 
 
 if __name__ == "__main__":

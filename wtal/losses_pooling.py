@@ -10,7 +10,8 @@ from torch import Tensor
 
 
 class VideoLogProbabilities(Protocol):
-    """Anything that knows log p and log(1 - p) of each video and class, such as `wtal.models.pooling.Pooled`."""
+    """Anything that knows log p and log(1 - p) of each video and class, such as
+    `wtal.models.pooling.Pooled`."""
 
     log_p_BC: Tensor
     log_1mp_BC: Tensor
@@ -23,7 +24,8 @@ class FrameAndVideo(VideoLogProbabilities, Protocol):
 
 
 def bag_terms(scores: VideoLogProbabilities, label_BC: Tensor) -> Tensor:
-    """Binary cross-entropy of each video and class, `[B, C]`: -log p where labelled, -log(1 - p) elsewhere."""
+    """Binary cross-entropy of each video and class, `[B, C]`: -log p where labelled, -log(1 - p)
+    elsewhere."""
     return -scores.log_p_BC.where(label_BC > 0, scores.log_1mp_BC)
 
 
@@ -38,15 +40,19 @@ def class_summed_loss(scores: VideoLogProbabilities, label_BC: Tensor) -> Tensor
 
 
 def bag_instance_terms(
-    pooled: FrameAndVideo, label_BC: Tensor, mask_BT: Tensor, weight: float, stop_instance_gradient: bool = False
+    pooled: FrameAndVideo,
+    label_BC: Tensor,
+    mask_BT: Tensor,
+    weight: float,
+    stop_instance_gradient: bool = False,
 ) -> Tensor:
     """The bag+instance loss of each video and class, `[B, C]` (Zhou et al., ICCVW 2017).
 
-    Positive bag: l + weight * (l - mean_t R_t)^2, with l = -log p and R_t the cross-entropy of frame t with its own
-    pseudo-label 1[q_t >= 0.5], that is -log max(q_t, 1 - q_t), between 0 and ln 2. Negative bag: every frame is
-    negative, so mean_t -log(1 - q_t) alone; the pooling head gets no gradient from it. The paper does not say whether
-    negatives are averaged or summed over frames; averaged here. `stop_instance_gradient` keeps R_t's gradient from
-    the frames.
+    Positive bag: l + weight * (l - mean_t R_t)^2, with l = -log p and R_t the cross-entropy of frame t with
+    its own pseudo-label 1[q_t >= 0.5], that is -log max(q_t, 1 - q_t), between 0 and ln 2. Negative bag:
+    every frame is negative, so mean_t -log(1 - q_t) alone; the pooling head gets no gradient from it. The
+    paper does not say whether negatives are averaged or summed over frames; averaged here.
+    `stop_instance_gradient` keeps R_t's gradient from the frames.
     """
     z_BTC = pooled.frame_logit_BTC.to(pooled.log_p_BC.dtype).masked_fill(~mask_BT.bool().unsqueeze(2), 0)
     real_BT1 = mask_BT.to(z_BTC.dtype).unsqueeze(2)
@@ -67,13 +73,14 @@ def bag_instance_loss(
     weight: float = 0.5,
     stop_instance_gradient: bool = False,
 ) -> Tensor:
-    """`bag_instance_terms`, mean over videos and classes. With `weight` under 1 / (2 ln 2) = 0.72 no video can
-    lower an exponent r of generalised-mean pooling, so r only grows in training."""
+    """`bag_instance_terms`, mean over videos and classes. With `weight` under 1 / (2 ln 2) = 0.72 no video
+    can lower an exponent r of generalised-mean pooling, so r only grows in training."""
     return bag_instance_terms(pooled, label_BC, mask_BT, weight, stop_instance_gradient).mean()
 
 
 def actionness_loss(actionness_BT: Tensor, target_BT: Tensor, confident_BT: Tensor) -> Tensor:
-    """Half the squared error of a bottom-up map to a target, mean over confident frames (bool `confident_BT`).
+    """Half the squared error of a bottom-up map to a target, mean over confident frames (bool
+    `confident_BT`).
 
     The role that pose heat maps play in attentional pooling; 0 where no frame is confident.
     """

@@ -16,7 +16,8 @@ CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """80 clips of noise; bells of 0.5 s and hums of 2 s at random places; label tables and log-mel features."""
+    """80 clips of noise; bells of 0.5 s and hums of 2 s at random places; label tables and log-mel
+    features."""
     root = tmp_path_factory.mktemp("sounds")
     generator = np.random.default_rng(0)
     (root / "wav").mkdir()
@@ -53,7 +54,13 @@ def settings(root, out):
 
 def test_weak_labels_to_sound_events(world, capsys):
     run = world / "run"
-    quick = ["schedule.warmup_steps=120", "cbp.width=32", "cbp.heads=4", "optimizer.batch=10", "optimizer.lr=5e-3"]
+    quick = [
+        "schedule.warmup_steps=120",
+        "cbp.width=32",
+        "cbp.heads=4",
+        "optimizer.batch=10",
+        "optimizer.lr=5e-3",
+    ]
     assert main(["train", *settings(world, "run"), *quick]) == 0
     assert main(["predict", str(run), "--out", str(run / "predictions.json")]) == 0
     capsys.readouterr()
@@ -61,7 +68,11 @@ def test_weak_labels_to_sound_events(world, capsys):
     measured = json.loads(capsys.readouterr().out)
     assert measured["clips"] == 20
     # the labels said only which tones a clip has
-    assert measured["clip"]["macro"] > 0.9 and measured["segment"]["macro"] > 0.85 and measured["event"]["macro"] > 0.7
+    assert (
+        measured["clip"]["macro"] > 0.9
+        and measured["segment"]["macro"] > 0.85
+        and measured["event"]["macro"] > 0.7
+    )
     table = (run / "events.tsv").read_text().splitlines()
     assert table[0] == "filename\tonset\toffset\tevent_label\tscore" and len(table) > 20
     assert main(["sound-events", str(run), "--row", "vlp"]) == 2
@@ -85,7 +96,9 @@ def test_video_classifier_is_trained_resumed_and_loaded(world, capsys):
     trained = load_video_classifier(out)
     features = FeatureSet(world / "store", ["logmel"])
     score_C = trained.video_scores(features.read("clip_42.000"))
-    assert score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
+    assert (
+        score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
+    )
     assert main([*command, "--set", "lr=0.5"]) == 2
     assert "choose another --out" in capsys.readouterr().err
 
@@ -136,7 +149,9 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     chosen = f"inference.video_classifier={classifier}"
     out = world / "with.json"
     assert main(["predict", str(run), chosen, "--out", str(out)]) == 0
-    config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
+    config = load_config(
+        str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"]
+    )
     features = FeatureSet(world / "store", ["logmel"])
     own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
     mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]

@@ -1,4 +1,5 @@
-"""Sound event F1 against published values, brute-force matching and hand cases; label files; frames to events."""
+"""Sound event F1 against published values, brute-force matching and hand cases; label files; frames to
+events."""
 
 import itertools
 import json
@@ -51,7 +52,7 @@ def random_events(generator, count):
     starts = generator.uniform(0, 4, count)
     return [
         Instance(s, s + d, str(generator.integers(2)))
-        for s, d in zip(starts, generator.uniform(0.1, 2, count))
+        for s, d in zip(starts, generator.uniform(0.1, 2, count), strict=True)
     ]
 
 

@@ -60,7 +60,8 @@ def test_aggregators_are_their_formulas():
             "netrvlad": norms(vlad + counts * c),
             "netfv": torch.cat([norms(first).view(K, D), norms(second).view(K, D)], 1).flatten(),
             "netfv_loupe": torch.cat(
-                [norms(first).view(K, D), torch.nn.functional.normalize(second.flatten(), dim=0).view(K, D)], 1
+                [norms(first).view(K, D), torch.nn.functional.normalize(second.flatten(), dim=0).view(K, D)],
+                1,
             ).flatten(),
             "soft_dbow": torch.nn.functional.normalize(counts[:, 0], dim=0),
             "mean": x[b, mask[b]].mean(0),
@@ -90,7 +91,9 @@ def test_netvlad_without_centres_is_netrvlad_and_with_unit_deviation_is_first_or
 def test_norms_of_the_descriptor():
     x, mask = data()
     v = aggregator("netvlad")(x, mask).view(B, K, D)
-    torch.testing.assert_close(v.norm(dim=2), torch.full((B, K), 1 / math.sqrt(K)).double(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        v.norm(dim=2), torch.full((B, K), 1 / math.sqrt(K)).double(), rtol=1e-6, atol=1e-6
+    )
     for name in ("netvlad", "netrvlad", "soft_dbow"):
         norm = aggregator(name)(x, mask).norm(dim=1)
         torch.testing.assert_close(norm, torch.ones(B).double(), rtol=1e-6, atol=1e-6)
@@ -193,7 +196,9 @@ def test_mixture_of_experts():
         assert (scores.log_p_BC.exp() <= 1 - g[..., -1]).all()
         for parameter in model.parameters():
             parameter.data.zero_()
-        torch.testing.assert_close(model(x).log_p_BC.exp(), torch.full((B, C), experts / (experts + 1) * 0.5).double())
+        torch.testing.assert_close(
+            model(x).log_p_BC.exp(), torch.full((B, C), experts / (experts + 1) * 0.5).double()
+        )
 
 
 @pytest.mark.parametrize("aggregation", NAMES)
@@ -213,7 +218,9 @@ def test_two_streams_are_pooled_apart(aggregation):
         model(x[..., :-1], mask)
 
 
-@pytest.mark.parametrize("options", [{}, {"classifier": "logistic", "gate_classes": True}, {"batch_norm": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"classifier": "logistic", "gate_classes": True}, {"batch_norm": False}]
+)
 def test_video_classifier_ignores_padding_and_learns(options):
     x, mask = data()
     model = classifier(**options)

@@ -1,4 +1,5 @@
-"""Adaptive (generalised-mean) pooling and the bag+instance loss: video annotation with classes of unlike duty cycle.
+"""Adaptive (generalised-mean) pooling and the bag+instance loss: video annotation with classes of unlike duty
+cycle.
 
 A class present in a video holds for a share of its frames that goes, class by class, from 0.1 to 1.
 Legend: N videos, T snippets, D feature width, C classes.
@@ -24,10 +25,15 @@ VARIANTS: dict[str, tuple[dict, float | None]] = {
         for pool, options in POOLS.items()
         for weight in INSTANCE_WEIGHTS
     },
-    "LearnP, bag loss, Adam on r": ({"name": "generalized_mean", "exponent_optimizer": "adam", "exponent_lr": 0.02}, None),
+    "LearnP, bag loss, Adam on r": (
+        {"name": "generalized_mean", "exponent_optimizer": "adam", "exponent_lr": 0.02},
+        None,
+    ),
 }
 CHOICES = {
-    f"{pool}, bag+instance, lambda chosen on dev": [f"{pool}, bag+instance, lambda {w:g}" for w in INSTANCE_WEIGHTS]
+    f"{pool}, bag+instance, lambda chosen on dev": [
+        f"{pool}, bag+instance, lambda {w:g}" for w in INSTANCE_WEIGHTS
+    ]
     for pool in POOLS
 }
 DEV, TEST = "dev_map", "map"
@@ -53,7 +59,9 @@ class Annotator(nn.Module):
     def __init__(self, options: dict) -> None:
         super().__init__()
         self.frames = nn.Sequential(nn.Linear(WIDTH, 48), nn.ReLU(), nn.Linear(48, CLASSES))
-        self.pooling = make_pooling(options["name"], CLASSES, **{k: v for k, v in options.items() if k != "name"})
+        self.pooling = make_pooling(
+            options["name"], CLASSES, **{k: v for k, v in options.items() if k != "name"}
+        )
 
     def forward(self, feature_NTD: Tensor):
         mask_NT = torch.ones(feature_NTD.shape[:2], dtype=torch.bool)

@@ -1,7 +1,7 @@
 """Attentional pooling: which object is next to the actor?
 
-A clip shows four objects, four frames each, and four frames of each actor alone. In the frames of one object an actor
-is there too. Sums over frames hold which objects and actors there are, not which belong together.
+A clip shows four objects, four frames each, and four frames of each actor alone. In the frames of one object
+an actor is there too. Sums over frames hold which objects and actors there are, not which belong together.
 Legend: N videos, T snippets, D feature width, C classes.
 """
 
@@ -15,7 +15,8 @@ from wtal.models.pooling import make_pooling
 WIDTH, OBJECTS, SHOWN, REPEATS, NOISE = 32, 8, 4, 4, 0.1
 
 VARIANTS: dict[str, tuple[int, dict | str]] = {
-    # name: (actors, pooling options, or "mean" / "max" of a linear classifier's logits, or a frame network's mean)
+    # name: (actors, pooling options, or "mean" / "max" of a linear classifier's logits, or a frame network's
+    # mean)
     "one actor: average": (1, "mean"),
     "one actor: max": (1, "max"),
     "one actor: frame network + average": (1, "network"),
@@ -31,9 +32,11 @@ CHOICES: dict[str, list[str]] = {}
 DEV, TEST = "", "accuracy"
 
 
-def draw(generator: np.random.Generator, videos: int, actors: int, object_OD: np.ndarray, actor_AD: np.ndarray):
-    """Features `[N, T, D]` and the object next to each actor, `[N, actors]`. Actors choose independently, so two may
-    stand next to the same object, in frames of their own."""
+def draw(
+    generator: np.random.Generator, videos: int, actors: int, object_OD: np.ndarray, actor_AD: np.ndarray
+):
+    """Features `[N, T, D]` and the object next to each actor, `[N, actors]`. Actors choose independently, so
+    two may stand next to the same object, in frames of their own."""
     steps = SHOWN * REPEATS * actors + actors * REPEATS
     feature = NOISE * generator.standard_normal((videos, steps, WIDTH)).astype(np.float32)
     target = np.zeros((videos, actors), np.int64)

@@ -1,7 +1,7 @@
 """Context Gating: tagging where a word's meaning hangs on the scene ("polysemy").
 
-40 labels in 20 pairs. A pair has two words; which word stands for which label is swapped by the parity of the scene,
-which other frames of the video show. Legend: N videos, T snippets, D feature width, C classes.
+40 labels in 20 pairs. A pair has two words; which word stands for which label is swapped by the parity of the
+scene, which other frames of the video show. Legend: N videos, T snippets, D feature width, C classes.
 """
 
 import numpy as np

@@ -1,8 +1,9 @@
-"""Power pooling: weakly labelled sound event detection on synthetic frames, over generated or real label layouts.
+"""Power pooling: weakly labelled sound event detection on synthetic frames, over generated or real label
+layouts.
 
-A clip is 100 frames of 0.1 s. An event adds its class's direction to its frames; half of the 3-frame chunks of each
-event are weakly expressed, which is where pooling functions differ: those that push weak frames down find fragments.
-Legend: N clips, T frames, D feature width, C classes.
+A clip is 100 frames of 0.1 s. An event adds its class's direction to its frames; half of the 3-frame chunks
+of each event are weakly expressed, which is where pooling functions differ: those that push weak frames down
+find fragments. Legend: N clips, T frames, D feature width, C classes.
 """
 
 from functools import cache
@@ -35,7 +36,12 @@ VARIANTS: dict[str, dict] = {
     "power, lambda 0": {"name": "power", "regulariser": 0.0},
     **{f"power, lambda {value:g}": {"name": "power", "regulariser": value} for value in LAMBDAS},
     **{
-        f"power, fixed n {n:g}": {"name": "power", "exponent_mode": "fixed", "exponent_init": n, "regulariser": 0.0}
+        f"power, fixed n {n:g}": {
+            "name": "power",
+            "exponent_mode": "fixed",
+            "exponent_init": n,
+            "regulariser": 0.0,
+        }
         for n in FIXED
     },
 }
@@ -57,7 +63,8 @@ class Sounds(NamedTuple):
 
 
 def generated_layout(generator: np.random.Generator, clips: int) -> Layout:
-    """1 to 3 events a clip; class durations spread geometrically from 0.4 to 8 seconds, jittered by a fifth."""
+    """1 to 3 events a clip; class durations spread geometrically from 0.4 to 8 seconds, jittered by a
+    fifth."""
     durations = np.geomspace(0.4, 8.0, CLASSES)
     layout: Layout = []
     for _ in range(clips):
@@ -75,7 +82,9 @@ def real_layout(path: Path) -> Layout:
     """Events of a DCASE strong label file."""
     annotations = read_dcase(path, "any")
     index = {name: c for c, name in enumerate(annotations.classes)}
-    return [[(e.start, e.end, index[e.label]) for e in clip.instances] for clip in annotations.videos.values()]
+    return [
+        [(e.start, e.end, index[e.label]) for e in clip.instances] for clip in annotations.videos.values()
+    ]
 
 
 def mean_durations(layout: Layout) -> np.ndarray:
@@ -99,7 +108,9 @@ def render(generator: np.random.Generator, layout: Layout, direction_CD: np.ndar
             last = max(first + 1, min(int(round(end / FRAME_SECONDS)), FRAMES))
             chunks = -(-(last - first) // 3)
             weak = generator.permutation(chunks) < chunks // 2
-            strength = np.where(weak, generator.uniform(0.35, 0.7, chunks), generator.uniform(1.2, 1.8, chunks))
+            strength = np.where(
+                weak, generator.uniform(0.35, 0.7, chunks), generator.uniform(1.2, 1.8, chunks)
+            )
             feature[n, first:last] += np.repeat(strength, 3)[: last - first, None] * direction_CD[c]
             label[n, c] = 1
     return Sounds(torch.from_numpy(feature), torch.from_numpy(label), reference)
@@ -112,7 +123,9 @@ class Detector(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(WIDTH, 32, 5, padding=2)
         self.classifier = nn.Linear(32, CLASSES)
-        self.pooling = make_pooling(options["name"], CLASSES, 32, **{k: v for k, v in options.items() if k != "name"})
+        self.pooling = make_pooling(
+            options["name"], CLASSES, 32, **{k: v for k, v in options.items() if k != "name"}
+        )
 
     def forward(self, feature_NTD: Tensor):
         hidden_NTD = self.conv(feature_NTD.transpose(1, 2)).relu().transpose(1, 2)
@@ -127,7 +140,8 @@ def measure(model: Detector, sounds: Sounds) -> dict[str, float]:
     frame_NTC = pooled.frame_logit_BTC.sigmoid().numpy()
     names = [str(c) for c in range(CLASSES)]
     found = {
-        str(n): events_from_scores(frame_NTC[n], names, FRAME_SECONDS, median_seconds=0.5) for n in range(len(frame_NTC))
+        str(n): events_from_scores(frame_NTC[n], names, FRAME_SECONDS, median_seconds=0.5)
+        for n in range(len(frame_NTC))
     }
     here = pooled.log_p_BC.exp() >= 0.5
     tags = {str(n): [names[c] for c in np.flatnonzero(row)] for n, row in enumerate(here.numpy())}
@@ -140,8 +154,8 @@ def measure(model: Detector, sounds: Sounds) -> dict[str, float]:
 
 
 def run(variant: str, seed: int, layouts: Path | None = None, epochs: int = 20) -> dict[str, float]:
-    """Train one head on one draw of the data. With `layouts`, a folder with validation.tsv (train and development)
-    and public.tsv (test), the events' classes and times are real."""
+    """Train one head on one draw of the data. With `layouts`, a folder with validation.tsv (train and
+    development) and public.tsv (test), the events' classes and times are real."""
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)
     direction_CD = unit_rows(generator, CLASSES, WIDTH)
@@ -151,12 +165,19 @@ def run(variant: str, seed: int, layouts: Path | None = None, epochs: int = 20) 
         clips = real_layout(layouts / "validation.tsv")
         order = generator.permutation(len(clips))
         cut = int(0.75 * len(clips))
-        parts = [[clips[i] for i in order[:cut]], [clips[i] for i in order[cut:]], real_layout(layouts / "public.tsv")]
+        parts = [
+            [clips[i] for i in order[:cut]],
+            [clips[i] for i in order[cut:]],
+            real_layout(layouts / "public.tsv"),
+        ]
     training, dev, test = (render(generator, part, direction_CD) for part in parts)
     model = Detector(VARIANTS[variant])
 
     def loss(index: Tensor) -> Tensor:
-        return binary_bag_loss(model(training.feature_NTD[index]), training.label_NC[index]) + model.pooling.regulariser()
+        return (
+            binary_bag_loss(model(training.feature_NTD[index]), training.label_NC[index])
+            + model.pooling.regulariser()
+        )
 
     train(model, loss, len(training.label_NC), epochs=epochs, batch=50, lr=5e-3)
     result = measure(model, test) | {DEV: measure(model, dev)["event_f1"]}

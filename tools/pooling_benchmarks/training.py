@@ -24,7 +24,8 @@ def train(
     after_step: Callable[[], None] | None = None,
     after_epoch: Callable[[int], None] | None = None,
 ) -> None:
-    """Adam on the weights, the heads' own optimiser on their exponents; `loss` takes the indices of a batch."""
+    """Adam on the weights, the heads' own optimiser on their exponents; `loss` takes the indices of a
+    batch."""
     ordinary, _ = parameter_groups(model)
     optimizers = [torch.optim.Adam(ordinary, lr)]
     if (own := make_exponent_optimizer(model)) is not None:

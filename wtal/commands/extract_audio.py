@@ -5,7 +5,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="AUDIO", help="a folder of audio or video files, or one file")
+    parser.add_argument(
+        "source", type=Path, metavar="AUDIO", help="a folder of audio or video files, or one file"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="feature store to write")
     parser.add_argument(
         "--set",

@@ -1,7 +1,8 @@
-"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their F1.
+"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their
+F1.
 
-Takes the score files that `wtal predict` left in the run folder. The F1 (event-based, segment-based, clip-level;
-macro and micro) is measured where the run's annotations, or --reference, have strong labels.
+Takes the score files that `wtal predict` left in the run folder. The F1 (event-based, segment-based,
+clip-level; macro and micro) is measured where the run's annotations, or --reference, have strong labels.
 """
 
 import argparse
@@ -11,11 +12,19 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with scores")
     parser.add_argument("--row", default="ours", help="row of the run whose scores to use (default: ours)")
-    parser.add_argument("--out", type=Path, metavar="TSV", help="where the events go (default: RUN/events.tsv)")
+    parser.add_argument(
+        "--out", type=Path, metavar="TSV", help="where the events go (default: RUN/events.tsv)"
+    )
     parser.add_argument("--reference", type=Path, metavar="TSV", help="strong labels to measure against")
-    parser.add_argument("--threshold", type=float, default=0.5, help="frames at or over this are on (default 0.5)")
-    parser.add_argument("--median", type=float, default=0.5, help="median filter in seconds (default 0.5; 0: none)")
-    parser.add_argument("--clip-threshold", type=float, default=0.5, help="classes under this in the clip are off")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="frames at or over this are on (default 0.5)"
+    )
+    parser.add_argument(
+        "--median", type=float, default=0.5, help="median filter in seconds (default 0.5; 0: none)"
+    )
+    parser.add_argument(
+        "--clip-threshold", type=float, default=0.5, help="classes under this in the clip are off"
+    )
     parser.add_argument("--json", action="store_true", help="metrics by class as JSON")
 
 
@@ -53,14 +62,18 @@ def run(options: argparse.Namespace) -> int:
         )
         tags[clip] = [name for name, on in zip(annotations.classes, active, strict=True) if on]
     if not found:
-        raise UserError(f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first")
+        raise UserError(
+            f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first"
+        )
     out = options.out or options.run / "events.tsv"
     with atomic_write(out, "w") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
         writer.writerow(["filename", "onset", "offset", "event_label", "score"])
         for clip, events in found.items():
             for event in sorted(events, key=lambda e: (e.start, e.label)):
-                writer.writerow([clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"])
+                writer.writerow(
+                    [clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"]
+                )
     strong = {clip: reference.videos[clip].instances for clip in found}
     weak = {clip: set(reference.videos[clip].labels) for clip in found}
     results = {"clip": clip_f1(weak, tags)}
@@ -78,6 +91,7 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps({"clips": len(found), **table}, indent=1))
     else:
         for kind, result in results.items():
-            print(f"{kind + ' F1':12} macro {100 * result.macro:6.2f}  micro {100 * result.micro:6.2f}  ({len(found)} clips)")
+            macro, micro = 100 * result.macro, 100 * result.micro
+            print(f"{kind + ' F1':12} macro {macro:6.2f}  micro {micro:6.2f}  ({len(found)} clips)")
         print(out)
     return 0

@@ -1,4 +1,5 @@
-"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure it.
+"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure
+it.
 
 The data section of CONFIG says which videos and features. The folder that comes out serves as
 `inference.video_classifier`; its summary.json has GAP@20, hit@1, PERR and video mAP of the test videos.
@@ -10,8 +11,12 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of CONFIG, as in data.streams=[rgb]")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the run folder's name + -video-classifier")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings of CONFIG, as in data.streams=[rgb]"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="default: the run folder's name + -video-classifier"
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -46,7 +51,9 @@ def run(options: argparse.Namespace) -> int:
     labels = {video_id: video.labels for video_id, video in annotations.videos.items()}
     train_ids, missing = available(features, sorted(splits.train.videos), config.data.missing)
     test_ids, missing_test = available(features, sorted(splits.test.videos), config.data.missing)
-    trained = train_video_classifier(out, features, train_ids, labels, annotations.classes, settings, config.seed)
+    trained = train_video_classifier(
+        out, features, train_ids, labels, annotations.classes, settings, config.seed
+    )
     known = [video_id for video_id in test_ids if labels[video_id]]
     if known:
         metrics = measure_video_classifier(trained, features, known, labels)
@@ -55,5 +62,7 @@ def run(options: argparse.Namespace) -> int:
     print(out)
     if missing or missing_test:
         gone = missing + missing_test
-        raise PartialFailure(f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others")
+        raise PartialFailure(
+            f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others"
+        )
     return 0

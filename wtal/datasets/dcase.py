@@ -1,7 +1,9 @@
-"""DCASE task 4 label files: tab-separated weak (clip-level) and strong (with onsets and offsets) labels of sounds.
+"""DCASE task 4 label files: tab-separated weak (clip-level) and strong (with onsets and offsets) labels of
+sounds.
 
-    weak    filename  event_labels                    one row a clip, labels joined by commas
-    strong  filename  onset  offset  event_label      one row an event, seconds; an empty row is a clip without events
+weak    filename  event_labels                    one row a clip, labels joined by commas
+strong  filename  onset  offset  event_label      one row an event, seconds; an empty row is a clip without
+events
 """
 
 import csv
@@ -18,7 +20,8 @@ AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 def clip_id(filename: str) -> str:
-    """The id that feature stores give the file: without an audio suffix (other dots stay), separators encoded."""
+    """The id that feature stores give the file: without an audio suffix (other dots stay), separators
+    encoded."""
     path = PurePosixPath(filename.strip())
     return encode_id(str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path))
 
@@ -32,8 +35,8 @@ def read_dcase_pair(path: Path, extra: Path | None) -> AnnotationSet:
 def read_dcase(path: Path, subset: str, durations: Mapping[str, float] | None = None) -> AnnotationSet:
     """Read a weak or strong file, told apart by its header; the clips get the name `subset`.
 
-    `durations` (seconds by clip id) are kept where given. Classes are in alphabetical order. Raises `UserError`
-    naming file and line for a header, number or interval that makes no sense.
+    `durations` (seconds by clip id) are kept where given. Classes are in alphabetical order. Raises
+    `UserError` naming file and line for a header, number or interval that makes no sense.
     """
     rows, columns = _rows(path)
     clips: dict[str, VideoAnnotation] = {}
@@ -42,11 +45,13 @@ def read_dcase(path: Path, subset: str, durations: Mapping[str, float] | None = 
             clip = clip_id(row["filename"])
             known = clips.get(clip) or VideoAnnotation(clip, subset, (), (), (durations or {}).get(clip))
             if "event_labels" in columns:
-                labels = tuple(name.strip() for name in (row["event_labels"] or "").split(",") if name.strip())
+                labels = tuple(
+                    name.strip() for name in (row["event_labels"] or "").split(",") if name.strip()
+                )
                 clips[clip] = replace(known, labels=tuple(dict.fromkeys(known.labels + labels)))
                 continue
             instances, labels = known.instances, known.labels
-            if (label := (row["event_label"] or "").strip()):
+            if label := (row["event_label"] or "").strip():
                 start, end = float(row["onset"]), float(row["offset"])
                 if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
                     raise ValueError
@@ -68,7 +73,8 @@ def read_durations(path: Path) -> dict[str, float]:
 
 
 def merge(sets: Sequence[AnnotationSet]) -> AnnotationSet:
-    """One set of several; classes are the union in alphabetical order. The same clip twice is a `UserError`."""
+    """One set of several; classes are the union in alphabetical order. The same clip twice is a
+    `UserError`."""
     videos: dict[str, VideoAnnotation] = {}
     for annotations in sets:
         if twice := videos.keys() & annotations.videos.keys():
@@ -94,7 +100,10 @@ def read_events(path: Path) -> dict[str, list[Detection]]:
 
 def _rows(
     path: Path,
-    needed: tuple[set[str], ...] = ({"filename", "event_labels"}, {"filename", "onset", "offset", "event_label"}),
+    needed: tuple[set[str], ...] = (
+        {"filename", "event_labels"},
+        {"filename", "onset", "offset", "event_label"},
+    ),
 ) -> tuple[list[tuple[int, dict[str, str]]], set[str]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:

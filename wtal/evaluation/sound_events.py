@@ -1,7 +1,7 @@
 """F1 of weakly labelled sound event detection: event-based with collars, segment-based, clip-level.
 
-As DCASE task 4 measures it (sed_eval's definitions, own code). Times are seconds. Each reads two mappings from clip
-id to events; an event is anything with `start`, `end` and `label` (`Instance`, `Detection`).
+As DCASE task 4 measures it (sed_eval's definitions, own code). Times are seconds. Each reads two mappings
+from clip id to events; an event is anything with `start`, `end` and `label` (`Instance`, `Detection`).
 """
 
 import math

@@ -1,7 +1,7 @@
 """Metrics of video-level scores: GAP@20, hit@1, PERR as google/youtube-8m defines them, and video mAP.
 
-Ties are pessimistic everywhere: at equal scores the negatives come first, so that a constant score earns what it
-deserves and no result hangs on the order of the rows. (The reference shuffles ties with a fixed seed.)
+Ties are pessimistic everywhere: at equal scores the negatives come first, so that a constant score earns what
+it deserves and no result hangs on the order of the rows. (The reference shuffles ties with a fixed seed.)
 Legend: N videos, C classes, K the kept classes of a video.
 """
 
@@ -20,7 +20,8 @@ class TaggingResult:
     hit_at_1: float
     perr: float
     video_map: float
-    """Mean over the classes that have positives of the average precision over all videos (FCVID, CCV style)."""
+    """Mean over the classes that have positives of the average precision over all videos (FCVID, CCV
+    style)."""
     map_top20: float
     """The same where each video only offers its 20 highest classes (YouTube-8M's mAP)."""
     top_k: int
@@ -32,7 +33,8 @@ class TaggingResult:
 
 
 def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:
-    """Every metric of this module. Raises `UserError` for shapes that differ, scores that are not finite, no positive."""
+    """Every metric of this module. Raises `UserError` for shapes that differ, scores that are not finite, no
+    positive."""
     score_NC, label_NC = _checked(score_NC, label_NC)
     return TaggingResult(
         global_average_precision(score_NC, label_NC, top_k),

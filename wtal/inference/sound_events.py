@@ -24,10 +24,10 @@ def events_from_scores(
 ) -> list[Detection]:
     """Events of one clip from frame probabilities `[T, C]`, frame t covering [t, t + 1) * `frame_seconds`.
 
-    Frames at or over `threshold` are on; a median filter of `median_seconds` (one value, or one per class; rounded
-    to an odd number of frames, 1 switches it off) drops short runs and fills short gaps; runs become events, scored
-    by their highest frame. `active` (bool `[C]`) limits them to classes found at clip level. Ends are cut at
-    `duration`.
+    Frames at or over `threshold` are on; a median filter of `median_seconds` (one value, or one per class;
+    rounded to an odd number of frames, 1 switches it off) drops short runs and fills short gaps; runs become
+    events, scored by their highest frame. `active` (bool `[C]`) limits them to classes found at clip level.
+    Ends are cut at `duration`.
     """
     score_TC = np.asarray(score_TC)
     if score_TC.ndim != 2 or score_TC.shape[1] != len(classes):
@@ -49,6 +49,8 @@ def events_from_scores(
             last = end * frame_seconds if duration is None else min(end * frame_seconds, duration)
             if last > start * frame_seconds:
                 events.append(
-                    Detection(float(start * frame_seconds), float(last), label, float(score_TC[start:end, c].max()))
+                    Detection(
+                        float(start * frame_seconds), float(last), label, float(score_TC[start:end, c].max())
+                    )
                 )
     return events

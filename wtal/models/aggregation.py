@@ -1,10 +1,10 @@
-"""Clusters of frame features to one video descriptor: NetVLAD, NetRVLAD, NetFV, soft bag of words (arXiv 1706.06905).
+"""Frame features to one video descriptor: NetVLAD, NetRVLAD, NetFV, soft bag of words (arXiv 1706.06905).
 
     x [B, T, D] --> soft assignment a [B, T, K] --> sums over real frames --> L2 norms --> descriptor [B, F]
 
 Each descriptor is normalise(sum_t v_t). The sums are additive over frames, which is what frame relevance
-(`wtal.models.relevance`) builds on. Legend: B videos, T snippets (padded), D feature width, K clusters, F descriptor
-width, N any number of videos.
+(`wtal.models.relevance`) builds on. Legend: B videos, T snippets (padded), D feature width, K clusters,
+F descriptor width, N any number of videos.
 """
 
 import math
@@ -43,7 +43,8 @@ def _intra_then_global(sum_NKF: Tensor) -> Tensor:
 
 
 class VLAD(nn.Module):
-    """V_k = sum_t a_k(x_t) (x_t - c_k), each cluster L2-normalised, then the whole. Without centres: NetRVLAD."""
+    """V_k = sum_t a_k(x_t) (x_t - c_k), each cluster L2-normalised, then the whole. Without centres:
+    NetRVLAD."""
 
     def __init__(self, width: int, clusters: int, centres: bool = True) -> None:
         super().__init__()
@@ -65,10 +66,11 @@ class VLAD(nn.Module):
 
 
 class FisherVector(nn.Module):
-    """NetFV: first order sum_t a (x - c) / s, second order sum_t a (((x - c) / s)^2 - 1), s = v^2 + 1e-6 learnt.
+    """NetFV: first order sum_t a (x - c) / s, second order sum_t a (((x - c) / s)^2 - 1), s = v^2 + 1e-6
+    learnt.
 
-    Each order is normalised per cluster, then as a whole. `loupe_compat` normalises the second order only as a
-    whole, as the public LOUPE code does.
+    Each order is normalised per cluster, then as a whole. `loupe_compat` normalises the second order only as
+    a whole, as the public LOUPE code does.
     """
 
     def __init__(self, width: int, clusters: int, loupe_compat: bool = False) -> None:
@@ -85,7 +87,9 @@ class FisherVector(nn.Module):
         sum_NKD = a_NTK.transpose(1, 2) @ x_NTD
         square_NKD = a_NTK.transpose(1, 2) @ x_NTD.square()
         first_NKD = (sum_NKD - weight_NK1 * c_KD) / s_KD
-        second_NKD = (square_NKD - 2 * c_KD * sum_NKD + weight_NK1 * c_KD.square()) / s_KD.square() - weight_NK1
+        second_NKD = (
+            square_NKD - 2 * c_KD * sum_NKD + weight_NK1 * c_KD.square()
+        ) / s_KD.square() - weight_NK1
         return torch.cat([first_NKD, second_NKD], dim=2)
 
     def scale(self, sum_NKF: Tensor) -> Tensor:
@@ -153,11 +157,13 @@ AGGREGATIONS: dict[str, Callable[[int, int], Sums]] = {
 class Aggregator(nn.Module):
     """Frames of one stream to a descriptor; padding has no influence, in training and in evaluation.
 
-    Batch normalisation over the real frames comes before the assignment's softmax, and before everything where
-    `input_norm` says so.
+    Batch normalisation over the real frames comes before the assignment's softmax, and before everything
+    where `input_norm` says so.
     """
 
-    def __init__(self, name: str, width: int, clusters: int, batch_norm: bool = True, input_norm: bool = True) -> None:
+    def __init__(
+        self, name: str, width: int, clusters: int, batch_norm: bool = True, input_norm: bool = True
+    ) -> None:
         super().__init__()
         if name not in AGGREGATIONS:
             raise UserError(f"unknown aggregation {name!r}; allowed: {', '.join(AGGREGATIONS)}")

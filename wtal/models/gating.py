@@ -26,7 +26,8 @@ class ClassScores(NamedTuple):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation of `[B, T, D]` with statistics over real frames only, so padding changes nothing."""
+    """Batch normalisation of `[B, T, D]` with statistics over real frames only, so padding changes
+    nothing."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,17 +40,20 @@ class MaskedBatchNorm(nn.Module):
 
 
 def normalise_rows(norm: nn.BatchNorm1d, x_ND: Tensor) -> Tensor:
-    """Apply batch normalisation; a single row in training has no variance and takes the running statistics."""
+    """Apply batch normalisation; a single row in training has no variance and takes the running
+    statistics."""
     if norm.training and x_ND.shape[0] == 1:
-        return F.batch_norm(x_ND, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+        return F.batch_norm(
+            x_ND, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        )
     return norm(x_ND)
 
 
 class ContextGating(nn.Module):
     """Y = sigmoid(W X + b) * X: every activation re-weighted by all the others.
 
-    `batch_norm` puts batch normalisation in place of the bias; `remove_diagonal` keeps an activation from gating
-    itself.
+    `batch_norm` puts batch normalisation in place of the bias; `remove_diagonal` keeps an activation from
+    gating itself.
     """
 
     def __init__(self, width: int, batch_norm: bool = True, remove_diagonal: bool = False) -> None:
@@ -111,5 +115,7 @@ class MixtureOfExperts(nn.Module):
         log_g_BCE, expert_BCE = gate_BCE.to(dtype).log_softmax(dim=2), expert_BCE.to(dtype)
         log_real_BCE, log_dummy_BC1 = log_g_BCE[..., :-1], log_g_BCE[..., -1:]
         log_p_BC = (log_real_BCE + F.logsigmoid(expert_BCE)).logsumexp(dim=2)
-        log_1mp_BC = torch.cat([log_real_BCE + F.logsigmoid(-expert_BCE), log_dummy_BC1], dim=2).logsumexp(dim=2)
+        log_1mp_BC = torch.cat([log_real_BCE + F.logsigmoid(-expert_BCE), log_dummy_BC1], dim=2).logsumexp(
+            dim=2
+        )
         return ClassScores(log_p_BC, log_1mp_BC)

@@ -4,8 +4,8 @@
     mask         [B, T] -----+--> PoolingHead --> Pooled: log p, log(1 - p), weights, logits, frame logits
     features     [B, T, D] --+    (only heads with `needs_features`)
 
-Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `pooling_heads`, the losses
-in `wtal.losses_pooling`.
+Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `pooling_heads`, the
+losses in `wtal.losses_pooling`.
 """
 
 from collections.abc import Callable, Iterable
@@ -115,7 +115,8 @@ class Exponent(nn.Module):
 
 
 class PoolingHead(nn.Module):
-    """A pooling operator with its exponent, if it has one, behind the one interface. Built by `make_pooling`."""
+    """A pooling operator with its exponent, if it has one, behind the one interface. Built by
+    `make_pooling`."""
 
     def __init__(self, kind: PoolingKind, operator: Callable[..., Pooled], exponent: Exponent | None,
                  settings: PoolingSettings) -> None:  # fmt: skip
@@ -131,12 +132,15 @@ class PoolingHead(nn.Module):
         """The head's name in `POOLINGS`."""
         return self.settings.name
 
-    def forward(self, frame_logit_BTC: Tensor | None, mask_BT: Tensor, feature_BTD: Tensor | None = None) -> Pooled:
+    def forward(
+        self, frame_logit_BTC: Tensor | None, mask_BT: Tensor, feature_BTD: Tensor | None = None
+    ) -> Pooled:
         """Pool frame logits `[B, T, C]` over the frames that `mask_BT` (bool, True = real) marks.
 
-        What stands on padding (NaN too) has no influence. Half-precision input is computed and returned in float32.
-        `attentional` makes its own frame logits from the features and takes None for the first argument.
-        Raises `ValueError` for a video without a real frame, or features missing where the head needs them.
+        What stands on padding (NaN too) has no influence. Half-precision input is computed and returned in
+        float32. `attentional` makes its own frame logits from the features and takes None for the first
+        argument. Raises `ValueError` for a video without a real frame, or features missing where the head
+        needs them.
         """
         mask_BT = mask_BT.bool()
         has_frames_B = mask_BT.any(dim=1)
@@ -160,13 +164,15 @@ class PoolingHead(nn.Module):
         return pooled if self.name == "attentional" else pooled._replace(frame_logit_BTC=frame_logit_BTC)
 
     def regulariser(self) -> Tensor:
-        """lambda * sum_c (exponent_c - neutral)^2, to be added to a loss that is a mean over videos and classes."""
+        """lambda * sum_c (exponent_c - neutral)^2, to be added to a loss that is a mean over videos and
+        classes."""
         if self.exponent is None or self.exponent.weight == 0:
             return torch.zeros(())
         return self.exponent.weight * (self.exponent.value_C - self.exponent.neutral).square().sum()
 
     def exponents(self) -> dict[str, Tensor]:
-        """The exponents `[C]` by their letter in the papers (n, r, alpha), detached, for the log; else empty."""
+        """The exponents `[C]` by their letter in the papers (n, r, alpha), detached, for the log; else
+        empty."""
         if self.exponent is None:
             return {}
         letter = {"power": "n", "generalized_mean": "r", "auto": "alpha"}[self.name]
@@ -190,11 +196,14 @@ class PoolingHead(nn.Module):
         return -float(torch.log(torch.tensor(2.0 * length))) if self.name == "noisy_or" else 0.0
 
 
-def make_pooling(name: str | PoolingSettings, num_classes: int, feature_dim: int = 0, **options: Any) -> PoolingHead:
+def make_pooling(
+    name: str | PoolingSettings, num_classes: int, feature_dim: int = 0, **options: Any
+) -> PoolingHead:
     """Build a pooling head.
 
     `name` is a key of `POOLINGS` with `options` as fields of `PoolingSettings`, or a whole `PoolingSettings`.
-    `feature_dim` (D) is needed by heads with `needs_features`. Raises `UserError` for what does not fit together.
+    `feature_dim` (D) is needed by heads with `needs_features`. Raises `UserError` for what does not fit
+    together.
     """
     if isinstance(name, PoolingSettings):
         settings = replace(name, **options)
@@ -215,9 +224,12 @@ def make_pooling(name: str | PoolingSettings, num_classes: int, feature_dim: int
 
 
 def parameter_groups(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split a module's trainable parameters into (ordinary ones, learnt exponents of pooling heads inside it)."""
+    """Split a module's trainable parameters into (ordinary ones, learnt exponents of pooling heads inside
+    it)."""
     exponents = [
-        part.value_C for part in module.modules() if isinstance(part, Exponent) and isinstance(part.value_C, nn.Parameter)
+        part.value_C
+        for part in module.modules()
+        if isinstance(part, Exponent) and isinstance(part.value_C, nn.Parameter)
     ]
     special = {id(parameter) for parameter in exponents}
     ordinary = [p for p in module.parameters() if p.requires_grad and id(p) not in special]
@@ -230,12 +242,16 @@ def make_exponent_optimizer(module: nn.Module) -> torch.optim.Optimizer | None:
     None where nothing is learnt. Step it beside the main optimiser, then call `head.project()`.
     """
     learnt: Iterable[Exponent] = [
-        part for part in module.modules() if isinstance(part, Exponent) and isinstance(part.value_C, nn.Parameter)
+        part
+        for part in module.modules()
+        if isinstance(part, Exponent) and isinstance(part.value_C, nn.Parameter)
     ]
     groups = [{"params": [part.value_C], "lr": part.lr} for part in learnt]
     if not groups:
         return None
     kinds = {part.optimizer for part in learnt}
     if len(kinds) > 1:
-        raise UserError("pooling heads in one model ask for different exponent optimisers; set pooling.exponent_optimizer")
+        raise UserError(
+            "pooling heads in one model ask for different exponent optimisers; set pooling.exponent_optimizer"
+        )
     return torch.optim.SGD(groups) if kinds == {"sgd"} else torch.optim.Adam(groups, weight_decay=0.0)

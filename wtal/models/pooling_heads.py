@@ -1,8 +1,9 @@
 """The pooling operators: frame logits in, log p and log(1 - p) of the video out, all in log space.
 
 Legend: B videos, T snippets (padded), C classes, D feature width, P rank, K the largest k in the batch.
-Frame probabilities are q = sigmoid(z). Nothing here forms q**n or clamps p: `pow` underflows at q = 0.01, n = 30 in
-float32 and gives NaN at q = 0, n < 1, and a clamp kills the gradient of just those frames that are most wrong.
+Frame probabilities are q = sigmoid(z). Nothing here forms q**n or clamps p: `pow` underflows at q = 0.01, n =
+30 in float32 and gives NaN at q = 0, n < 1, and a clamp kills the gradient of just those frames that are most
+wrong.
 """
 
 import math
@@ -21,11 +22,13 @@ class Pooled(NamedTuple):
     log_1mp_BC: Tensor
     """log of one minus the video probability, exact where p is next to 1."""
     weight_BTC: Tensor | None
-    """Weights of the frames, summing to 1 over time, 0 on padding; None where the head is no weighted mean."""
+    """Weights of the frames, summing to 1 over time, 0 on padding; None where the head is no weighted
+    mean."""
     logit_BC: Tensor | None
     """Video logits of heads with space "logit" (for softmax cross-entropy); None for the others."""
     frame_logit_BTC: Tensor
-    """Frame logits that belong to this score: the input, or for attentional pooling the per-frame evidence."""
+    """Frame logits that belong to this score: the input, or for attentional pooling the per-frame
+    evidence."""
     actionness_BT: Tensor | None = None
     """attentional: the class-agnostic bottom-up map. Its sign is not identified; never threshold it alone."""
 
@@ -118,7 +121,8 @@ def generalized_mean(z_BTC: Tensor, mask_BT: Tensor, exponent_C: Tensor) -> Pool
     log_n_B1 = mask_BT.sum(dim=1, keepdim=True).to(z_BTC.dtype).log()
     log_r_C = exponent_C.log()
     log_p_BC = (masked_logsumexp(exponent_C * F.logsigmoid(z_BTC), mask_BT) - log_n_B1) / exponent_C
-    # 1 - p^r is the mean of 1 - q^r; from its logarithm 1 - p comes out without cancellation where p is next to 1
+    # 1 - p^r is the mean of 1 - q^r; from its logarithm 1 - p comes out without cancellation where p is next
+    # to 1
     log_d_BC = masked_logsumexp(log1mexp_of_exp(log_r_C + log_softplus(-z_BTC)), mask_BT) - log_n_B1
     near = log_d_BC < math.log(0.5)
     from_d = _log_neg_log1m(log_d_BC.masked_fill(~near, -1)) - log_r_C
@@ -163,8 +167,8 @@ class TopK(nn.Module):
 class Attention(nn.Module):
     """p = sum_t w_t q_t with w from a linear map of the features, normalised over time.
 
-    Axis "time": softmax over the real frames (TALNet). Axis "class": softmax over classes first, then divided by its
-    sum over the real frames; in log space that is a softmax over time of the log-softmax over classes.
+    Axis "time": softmax over the real frames (TALNet). Axis "class": softmax over classes first, then divided
+    by its sum over the real frames; in log space that is a softmax over time of the log-softmax over classes.
     """
 
     def __init__(self, num_classes: int, feature_dim: int, axis: str) -> None:
@@ -177,16 +181,18 @@ class Attention(nn.Module):
     def forward(self, z_BTC: Tensor, mask_BT: Tensor, feature_BTD: Tensor) -> Pooled:
         """`[B, T, C]` logits and `[B, T, D]` features -> `Pooled`."""
         energy_BTC = self.energy(feature_BTD).to(z_BTC.dtype)
-        return weighted_mean(z_BTC, energy_BTC.log_softmax(dim=2) if self.axis == "class" else energy_BTC, mask_BT)
+        return weighted_mean(
+            z_BTC, energy_BTC.log_softmax(dim=2) if self.axis == "class" else energy_BTC, mask_BT
+        )
 
 
 class Attentional(nn.Module):
     """Second-order pooling with a rank-P weight (Girdhar and Ramanan, arXiv 1711.01467).
 
-    score(c) = (1/N) sum_t sum_p (x_t a_c^p) (x_t b^p + beta^p), b shared by the classes or one per class; the mean
-    in place of the paper's sum makes it independent of length. Frame evidence is the inner sum. With b = 0 and
-    beta = 1, where the first map starts, it is average pooling of a linear classifier; further maps start at
-    beta = 0 and small b, or all P maps would be equal forever.
+    score(c) = (1/N) sum_t sum_p (x_t a_c^p) (x_t b^p + beta^p), b shared by the classes or one per class; the
+    mean in place of the paper's sum makes it independent of length. Frame evidence is the inner sum. With b = 0
+    and beta = 1 it is average pooling of a linear classifier; the first map starts at beta = 1, the further ones
+    at beta = 0, as corrections to it.
     """
 
     def __init__(self, num_classes: int, feature_dim: int, rank: int, per_class: bool, space: str) -> None:

@@ -1,8 +1,9 @@
 """Which frames a video-level classifier looked at: leave one out, and the exact additive decomposition.
 
-Both build on the descriptors being normalise(sum_t v_t): leaving frame t out is V - v_t, one more normalisation and
-no new pass over the frames. The values have no calibrated scale; min-max them before any threshold.
-Legend: B videos, T snippets, C classes, K clusters, F descriptor width, N videos times frames of a chunk.
+Both build on the descriptors being normalise(sum_t v_t): leaving frame t out is V - v_t, one more
+normalisation and no new pass over the frames. The values have no calibrated scale; min-max them before any
+threshold. Legend: B videos, T snippets, C classes, K clusters, F descriptor width, N videos times frames of a
+chunk.
 """
 
 import torch
@@ -27,7 +28,9 @@ def leave_one_out(model: VideoClassifier, feature_BTD: Tensor, mask_BT: Tensor, 
             frames = slice(start, start + chunk)
             left_out = [stream.total.unsqueeze(1) - stream.frames(frames) for stream in parts]
             flat = [sums.flatten(0, 1) for sums in left_out]
-            pieces.append(whole_BC.unsqueeze(1) - model.classify(flat).logit_BC.view(*left_out[0].shape[:2], -1))
+            pieces.append(
+                whole_BC.unsqueeze(1) - model.classify(flat).logit_BC.view(*left_out[0].shape[:2], -1)
+            )
         return torch.cat(pieces, dim=1).masked_fill(~mask_BT.unsqueeze(2), 0)
 
 
@@ -37,8 +40,8 @@ def additive_decomposition(
 ) -> tuple[Tensor, Tensor]:
     """Contributions `[B, T, C]` and bias `[B, C]` with logit = bias + sum_t contribution, exactly.
 
-    Norms and gates are frozen at their values for the whole video, which makes the logit affine in the sums. Raises
-    `UserError` for a mixture of experts or a gate behind the classifier, whose logit is not.
+    Norms and gates are frozen at their values for the whole video, which makes the logit affine in the sums.
+    Raises `UserError` for a mixture of experts or a gate behind the classifier, whose logit is not.
     """
     if not model.is_affine_behind_pooling:
         raise UserError(

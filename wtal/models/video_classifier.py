@@ -1,10 +1,11 @@
 """Two streams pooled apart, joined, gated and classified: the video-level model of arXiv 1706.06905.
 
     stream 1 [B, T, D1] -> aggregator (K clusters)   -+
-    stream 2 [B, T, D2] -> aggregator (K/2 clusters) -+-> linear -> Context Gating -> classifier -> Context Gating -> p
+    stream 2 [B, T, D2] -> aggregator (K/2 clusters) -+-> linear -> gate -> classifier -> gate -> p
 
 It says which classes a video has (`inference.video_classifier`); frame scores come out of it only by
-`wtal.models.relevance`. Legend: B videos, T snippets, D feature width, C classes, K clusters, F sums' width, H hidden.
+`wtal.models.relevance`. Legend: B videos, T snippets, D feature width, C classes, K clusters, F sums' width,
+H hidden.
 """
 
 import math
@@ -26,7 +27,8 @@ class VideoClassifierSettings:
     aggregation: Literal["netvlad", "netrvlad", "netfv", "netfv_loupe", "soft_dbow", "mean"] = "netvlad"
     """Frames to descriptor."""
     clusters: int = 32
-    """Clusters of the first stream; each further stream has half (at least 1), as the paper gives audio half."""
+    """Clusters of the first stream; each further stream has half (at least 1), as the paper gives audio
+    half."""
     hidden: int = 256
     """Width of the joined descriptor behind the linear layer (the paper: 1024)."""
     classifier: Literal["logistic", "moe"] = "moe"
@@ -36,7 +38,8 @@ class VideoClassifierSettings:
     gate_features: bool = True
     """Context Gating behind the linear layer."""
     gate_classes: bool = False
-    """Context Gating behind the classifier. It only lowers probabilities, so thresholds must be chosen anew."""
+    """Context Gating behind the classifier. It only lowers probabilities, so thresholds must be chosen
+    anew."""
     remove_diagonal: bool = False
     """Keep an activation from gating itself."""
     batch_norm: bool = True
@@ -69,26 +72,38 @@ class StreamSums(NamedTuple):
 class VideoClassifier(nn.Module):
     """See the module. `stream_dims` are the widths of the streams that lie side by side in the features."""
 
-    def __init__(self, settings: VideoClassifierSettings, stream_dims: tuple[int, ...], num_classes: int) -> None:
+    def __init__(
+        self, settings: VideoClassifierSettings, stream_dims: tuple[int, ...], num_classes: int
+    ) -> None:
         super().__init__()
         if not stream_dims:
             raise UserError("the video classifier needs at least one feature stream")
         self.settings, self.stream_dims, self.num_classes = settings, tuple(stream_dims), num_classes
         s = settings
         self.streams = nn.ModuleList(
-            Aggregator(s.aggregation, width, s.clusters if i == 0 else max(1, s.clusters // 2), s.batch_norm, s.input_norm)
+            Aggregator(
+                s.aggregation,
+                width,
+                s.clusters if i == 0 else max(1, s.clusters // 2),
+                s.batch_norm,
+                s.input_norm,
+            )
             for i, width in enumerate(stream_dims)
         )
         joined = sum(stream.descriptor_dim for stream in self.streams)
         self.linear = nn.Linear(joined, s.hidden, bias=not s.batch_norm)
         nn.init.normal_(self.linear.weight, std=1 / math.sqrt(s.clusters))
         self.linear_norm = nn.BatchNorm1d(s.hidden) if s.batch_norm else None
-        self.feature_gate = ContextGating(s.hidden, s.batch_norm, s.remove_diagonal) if s.gate_features else None
+        self.feature_gate = (
+            ContextGating(s.hidden, s.batch_norm, s.remove_diagonal) if s.gate_features else None
+        )
         if s.classifier == "moe":
             self.classifier = MixtureOfExperts(s.hidden, num_classes, s.experts)
         else:
             self.classifier = Logistic(s.hidden, num_classes)
-        self.class_gate = ContextGating(num_classes, s.batch_norm, s.remove_diagonal) if s.gate_classes else None
+        self.class_gate = (
+            ContextGating(num_classes, s.batch_norm, s.remove_diagonal) if s.gate_classes else None
+        )
 
     @property
     def is_affine_behind_pooling(self) -> bool:
@@ -102,7 +117,9 @@ class VideoClassifier(nn.Module):
     def sums(self, feature_BTD: Tensor, mask_BT: Tensor) -> list[StreamSums]:
         """The additive statistics of every stream."""
         if feature_BTD.shape[2] != sum(self.stream_dims):
-            raise ValueError(f"features are {feature_BTD.shape[2]} wide, the streams {self.stream_dims} together are not")
+            raise ValueError(
+                f"features are {feature_BTD.shape[2]} wide, the streams {self.stream_dims} together are not"
+            )
         result = []
         for aggregator, x_BTD in zip(self.streams, feature_BTD.split(self.stream_dims, dim=2), strict=True):
             x_BTD, a_BTK = aggregator.assign(x_BTD, mask_BT)
@@ -126,7 +143,9 @@ class VideoClassifier(nn.Module):
         scales = [stream.pool.scale(x) for stream, x in zip(self.streams, sums, strict=True)]
         hidden_BH = self._hidden([s.describe(x) for s, x in zip(self.streams, sums, strict=True)])
         gate_BH = torch.ones_like(hidden_BH)
-        return scales, gate_BH if self.feature_gate is None else self.feature_gate.gate_logits(hidden_BH).sigmoid()
+        return scales, gate_BH if self.feature_gate is None else self.feature_gate.gate_logits(
+            hidden_BH
+        ).sigmoid()
 
     def classify_frozen(self, sums: list[Tensor], frozen: tuple[list[Tensor], Tensor]) -> Tensor:
         """Class logits `[N, C]` of sums with norms and gate held at `frozen`: an affine map of the sums."""

@@ -1,10 +1,13 @@
 """Training a video-level classifier (NetVLAD family) alone, and its scores of videos.
 
-    FOLDER/settings.json  classes, stream widths, all settings     FOLDER/metrics.jsonl  a line an epoch
-    FOLDER/state.pt       model, optimiser, step                   FOLDER/summary.json   tagging metrics on the test videos
+    FOLDER/settings.json  classes, stream widths, all settings
+    FOLDER/state.pt       model, optimiser, finished epochs
+    FOLDER/metrics.jsonl  a line an epoch
+    FOLDER/summary.json   tagging metrics on the test videos
 
-A killed training goes on from the last finished epoch and ends in the same bits: which videos and which crops a step
-sees is a function of seed and step. Legend: B videos, T snippets, D feature width, C classes, N videos.
+A killed training goes on from the last finished epoch and ends in the same bits: which videos and which crops
+a step sees is a function of seed and step.
+Legend: B videos, T snippets, D feature width, C classes, N videos.
 """
 
 import json
@@ -107,7 +110,9 @@ def train_video_classifier(
         done = state["epochs"]
     steps = math.ceil(len(videos) / settings.batch)
     model.train()
-    for epoch in tqdm(range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"):
+    for epoch in tqdm(
+        range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"
+    ):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * settings.lr_decay**epoch
         total = 0.0
@@ -118,7 +123,9 @@ def train_video_classifier(
             feature_BTD = torch.cat([batch.feature[name] for name in streams], dim=2)
             loss = class_summed_loss(model(feature_BTD, batch.mask_BT), batch.label_BC)
             if not torch.isfinite(loss):
-                raise RunFailure(f"{folder}: the loss is not finite at step {step}; lower lr, or check the features")
+                raise RunFailure(
+                    f"{folder}: the loss is not finite at step {step}; lower lr, or check the features"
+                )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
@@ -126,13 +133,15 @@ def train_video_classifier(
         _log(folder, epoch, {"epoch": epoch, "loss": total / steps, "lr": optimizer.param_groups[0]["lr"]})
         with atomic_write(folder / "state.pt") as stream:
             torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}, stream
+                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1},
+                stream,
             )
     return TrainedVideoClassifier(model.eval(), classes, streams)
 
 
 def load_video_classifier(folder: Path) -> TrainedVideoClassifier:
-    """What `train_video_classifier` left in `folder`. Raises `UserError` for a folder that is none or unfinished."""
+    """What `train_video_classifier` left in `folder`. Raises `UserError` for a folder that is none or
+    unfinished."""
     folder = Path(folder)
     description = read_json(folder / "settings.json")
     try:
@@ -147,7 +156,8 @@ def load_video_classifier(folder: Path) -> TrainedVideoClassifier:
         raise UserError(f"{folder}: not a trained video classifier ({str(error).splitlines()[0]})") from None
     if state["epochs"] < settings.epochs:
         raise UserError(
-            f"{folder}: trained {state['epochs']} of {settings.epochs} epochs; run `wtal train-video-classifier` again"
+            f"{folder}: trained {state['epochs']} of {settings.epochs} epochs; "
+            "run `wtal train-video-classifier` again"
         )
     return TrainedVideoClassifier(model.eval(), classes, tuple(dims))
 
@@ -159,20 +169,23 @@ def replace_video_scores(
     classes: tuple[str, ...],
     weight: float = 1.0,
 ) -> dict[str, VideoScores]:
-    """The scores with each video's class probabilities mixed: `weight` of the classifier, the rest of the branch.
+    """The scores with each video's class probabilities mixed: `weight` of the classifier, the rest of the
+    branch.
 
     Frame scores stay. Raises `UserError` where the classifier knows other classes or streams.
     """
     if classifier.classes != tuple(classes):
         raise UserError("the video classifier was trained on other classes than these scores have")
     if missing := [name for name in classifier.streams if name not in features.dims]:
-        raise UserError(f"the video classifier needs stream {missing[0]!r}; data.streams has {', '.join(features.dims)}")
+        raise UserError(
+            f"the video classifier needs stream {missing[0]!r}; data.streams has {', '.join(features.dims)}"
+        )
     return {
         video_id: replace(
             own,
-            video_C=((1 - weight) * own.video_C + weight * classifier.video_scores(features.read(video_id))).astype(
-                np.float32
-            ),
+            video_C=(
+                (1 - weight) * own.video_C + weight * classifier.video_scores(features.read(video_id))
+            ).astype(np.float32),
         )
         for video_id, own in scores.items()
     }
@@ -187,7 +200,11 @@ def measure_video_classifier(
 
 
 def _description(
-    features: FeatureSet, classes: tuple[str, ...], settings: VideoClassifierTraining, seed: int, ids: list[str]
+    features: FeatureSet,
+    classes: tuple[str, ...],
+    settings: VideoClassifierTraining,
+    seed: int,
+    ids: list[str],
 ) -> dict:
     streams = {name: stream.folder.name for name, stream in features.streams.items()}
     return {
