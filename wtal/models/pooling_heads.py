@@ -189,10 +189,10 @@ class Attention(nn.Module):
 class Attentional(nn.Module):
     """Second-order pooling with a rank-P weight (Girdhar and Ramanan, arXiv 1711.01467).
 
-    score(c) = (1/N) sum_t sum_p (x_t a_c^p) (x_t b^p + beta^p), b shared by the classes or one per class; the
-    mean in place of the paper's sum makes it independent of length. Frame evidence is the inner sum. With b = 0
-    and beta = 1 it is average pooling of a linear classifier; the first map starts at beta = 1, the further ones
-    at beta = 0, as corrections to it.
+    score(c) = (1/N) sum_t sum_p (x_t a_c^p) (x_t b^p + beta^p), b shared by the classes or one per class;
+    the mean in place of the paper's sum makes it independent of length. Frame evidence is the inner sum.
+    With b = 0 and beta = 1 it is average pooling of a linear classifier; the first map starts at beta = 1,
+    the further ones at beta = 0, as corrections to it.
     """
 
     def __init__(self, num_classes: int, feature_dim: int, rank: int, per_class: bool, space: str) -> None:
