@@ -15,12 +15,13 @@ from wtal.sandbox.settings import SandboxSettings
 from wtal.sandbox.world import ACTIONS, CYCLES, PASTIMES, STRIKES, Action
 
 SUBSETS = ("training", "test")
-RUN_UP_SECONDS = (1.0, 1.6)
-FOLLOW_SECONDS = (0.8, 1.3)
-PLAIN_SECONDS = (1.0, 2.4)
+RUN_UP_SECONDS = (1.5, 2.5)
+FOLLOW_SECONDS = (1.1, 1.9)
+"""At a pace of 1; a video of many actions is quicker."""
+PLAIN_SECONDS = (1.6, 3.6)
 REPEAT_SECONDS = (1.0, 1.6)
 """Pause between two instances of one class that follow one another, the prop left in view."""
-REPEAT_SHARE = 0.6
+REPEAT_SHARE = 0.4
 DECOY_SECONDS = (1.2, 2.4)
 BROKEN_OFF_SECONDS = 0.8
 PASTIME_SHARES = (0.45, 0.25, 0.15, 0.15)
@@ -123,18 +124,21 @@ class Timeline:
             self.add("idle", end - self.now, self.x)
 
 
-def perform(line: Timeline, name: str, action: Action, facing: int) -> tuple[Staging, Instance]:
-    """Append run-up, strike and follow-through of `action`; the staging's span is that of the instance."""
+def perform(line: Timeline, name: str, action: Action, facing: int, pace: float) -> tuple[Staging, Instance]:
+    """Append run-up, strike and follow-through of `action`; the staging's span is that of the instance.
+
+    `pace` divides the length of run-up and follow-through.
+    """
     rng = line.rng
     line.facing = facing
     start, reach = line.now, facing * BODY * line.zoom
-    seconds = float(rng.uniform(*RUN_UP_SECONDS))
+    seconds = float(rng.uniform(*RUN_UP_SECONDS)) / pace
     line.add(action.run_up, seconds, line.x + reach * CYCLES[action.run_up].travel * seconds)
     strike = STRIKES[action.strike]
     seconds, strike_at, x = float(rng.uniform(*strike.seconds)), line.now, line.x
     line.add(action.strike, seconds, x + reach * strike.travel)
     release = None if strike.release is None else strike_at + strike.release * seconds
-    seconds = float(rng.uniform(*FOLLOW_SECONDS))
+    seconds = float(rng.uniform(*FOLLOW_SECONDS)) / pace
     line.add(action.follow, seconds, line.x + reach * CYCLES[action.follow].travel * seconds)
     staging = Staging(
         start, line.now, action.prop, action.fixture, x, facing, strike.carry, release, strike.velocity
@@ -202,6 +206,7 @@ def _lay_out(
     stagings: list[Staging] = []
     instances: list[Instance] = []
     context = settings.context_seconds
+    pace = max(1.0, len(order) / 3)
     decoy_at = int(rng.integers(0, len(order))) if rng.random() < settings.hard_negatives else -1
     for position, name in enumerate(order):
         action, facing = ACTIONS[name], int(rng.choice((-1, 1)))
@@ -218,7 +223,7 @@ def _lay_out(
                 2 if position and position != decoy_at else 1
             )
         line.pass_time(gap, starting_place(action, facing))
-        staging, instance = perform(line, name, action, facing)
+        staging, instance = perform(line, name, action, facing, pace)
         stagings.append(replace(staging, start=max(0.0, staging.start - context), end=staging.end + context))
         instances.append(instance)
     line.pass_time(context + float(rng.uniform(*PLAIN_SECONDS)), line.x)

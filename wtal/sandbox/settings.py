@@ -24,9 +24,9 @@ class SandboxSettings:
     """Most action instances in a video; the least is 2."""
     multi_label: float = 0.4
     """Share of the videos that show two classes."""
-    context_seconds: float = 1.2
+    context_seconds: float = 0.8
     """How long an action's object and fixture are in view before it starts and after it ends, seconds."""
-    hard_negatives: float = 0.5
+    hard_negatives: float = 0.25
     """Probability that a video shows, once, a class's object without the action or an attempt broken off."""
     fps: float = 12.5
     """Frames a second."""
