@@ -1,6 +1,7 @@
 """Which videos train, which choose, which test; and the videos that the field leaves out of THUMOS14."""
 
 import hashlib
+from collections import Counter, deque
 from dataclasses import dataclass
 
 from feature_extraction.errors import UserError
@@ -69,23 +70,27 @@ def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
     The choice depends on the ids, the labels and `seed` alone, not on the order of the file. No class loses
     its last training video, so fewer may be returned.
     """
-    order = sorted(
-        training.videos, key=lambda video_id: hashlib.sha256(f"{seed}:{video_id}".encode()).digest()
-    )
-    labels = {video_id: set(training.videos[video_id].labels) for video_id in order}
-    left = {name: sum(name in own for own in labels.values()) for name in training.classes}
-    lack = {name: fraction * count for name, count in left.items()}
+    wanted = round(fraction * len(training.videos))
+    if not wanted:
+        return set()
+    order = sorted(training.videos, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
+    left = Counter(label for key in order for label in set(training.videos[key].labels))
+    lack = {label: fraction * count for label, count in left.items()}
+    # Videos of equal labels are interchangeable but for their order, so only the first of each kind competes.
+    queues: dict[frozenset[str], deque[tuple[int, str]]] = {}
+    for place, key in enumerate(order):
+        queues.setdefault(frozenset(training.videos[key].labels), deque()).append((place, key))
     chosen: set[str] = set()
-    while len(chosen) < round(fraction * len(order)):
-        free = [v for v in order if v not in chosen and all(left[name] > 1 for name in labels[v])]
+    while len(chosen) < wanted:
+        free = [kind for kind, queue in queues.items() if queue and all(left[label] > 1 for label in kind)]
         if not free:
             break
-        # Of the free videos the one whose classes lack most held-out videos; `max` keeps the first of equals.
-        best = max(free, key=lambda v: sum(lack[name] for name in labels[v]) / max(1, len(labels[v])))
-        chosen.add(best)
-        for name in labels[best]:
-            left[name] -= 1
-            lack[name] -= 1
+        # The kind whose classes lack most held-out videos; of equals the one whose next video comes first.
+        best = max(free, key=lambda k: (sum(lack[x] for x in sorted(k)) / max(1, len(k)), -queues[k][0][0]))
+        chosen.add(queues[best].popleft()[1])
+        for label in best:
+            left[label] -= 1
+            lack[label] -= 1
     return chosen
 
 
