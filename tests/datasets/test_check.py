@@ -140,7 +140,7 @@ def test_command(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none")]) == 2
 
 
-def test_command_with_features_and_configuration(tmp_path, capsys):
+def test_command_with_features_and_configuration(tmp_path, capsys, monkeypatch):
     folder = write_thumos_npy(tmp_path / "annotations", THUMOS)
     store = write_store(tmp_path / "store", {"v1": 31, "v2": 40})
     assert main(["check", str(folder), "--features", str(store)]) == 0
@@ -155,6 +155,9 @@ def test_command_with_features_and_configuration(tmp_path, capsys):
     )
     assert main(["check", str(config)]) == 3
     assert "[missing_features]" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "thumos14"]) == 2  # the shipped configuration, whose files are not here
+    assert "data/thumos14/Thumos14reduced-Annotations: no such" in capsys.readouterr().err
 
 
 def test_convert_annotations(tmp_path, capsys):

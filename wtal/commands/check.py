@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     from wtal.datasets.splits import without
 
     features, prefix, streams = options.features, "", options.streams
-    if options.data.suffix.lower() in (".yaml", ".yml"):
+    if _is_configuration(options.data):
         from wtal.config import load_config
 
         if options.format or options.extra:
@@ -94,6 +94,15 @@ def run(options: argparse.Namespace) -> int:
             print("\n".join(["", part, *_findings(found, options.all)]))
     names = {finding.name for found in parts.values() for finding in found}
     return 3 if "missing_features" in names or (options.strict and names) else 0
+
+
+def _is_configuration(data: Path) -> bool:
+    """A YAML file, or the name of a shipped configuration where no such file or folder is."""
+    from wtal.shipped import shipped_folder
+
+    if data.suffix.lower() in (".yaml", ".yml"):
+        return True
+    return not data.exists() and (shipped_folder("configs") / f"{data}.yaml").is_file()
 
 
 def _facts_table(counts: dict) -> list[str]:
