@@ -53,7 +53,7 @@ class FailureLog:
             entry = self.get(path.name[:-5])
             if entry is None:
                 continue
-            if Path(entry["source"]).exists():
+            if Path(entry["source"]).exists() or "\\x" in entry["source"]:  # the latter: no UTF-8, see `printable`
                 entries.append(entry)
             else:
                 path.unlink(missing_ok=True)
