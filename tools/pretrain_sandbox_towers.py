@@ -175,7 +175,7 @@ def train_i3d(
 ) -> I3D:
     """Classify trimmed clips; `clip_N` uint8 `[N, T, C, H, W]`. Prints held-out accuracy.
 
-    `start`: the flow tower, where the RGB tower's weights begin (cross-modality pre-training, Wang et al. 2016).
+    `start`: the flow tower, where the RGB tower's weights begin (cross-modality start).
     """
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
