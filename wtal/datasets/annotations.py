@@ -1,7 +1,6 @@
 """What is known of a video: its classes, and where known, its action instances. Times are seconds everywhere.
 
-The ActivityNet JSON layout is the native format both ways; the other layouts' readers are in other files
-here.
+The ActivityNet JSON layout is the native format both ways; readers of other layouts are in other files here.
 """
 
 import math

@@ -1,5 +1,4 @@
-"""What is odd in annotations: labels against segments, times, duplicates, classes, and one source against
-another.
+"""What is odd in annotations: labels against segments, times, duplicates, classes; and two sources compared.
 
 Every finding names its videos. A finding is a fact, not always a fault: the field's own files have many.
 """

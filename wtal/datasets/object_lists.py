@@ -1,5 +1,4 @@
-"""Lists of text and numbers out of pickled object arrays (`.npy`), as Python 2 or 3 wrote them, without
-running code.
+"""Lists of text and numbers out of pickled object arrays (`.npy`) of Python 2 or 3, without running code.
 
 A pickle may name any function of the machine. Here every name that numpy writes stands for a plain record of
 ours, and any other name ends the reading. (Large arrays of numbers are read by

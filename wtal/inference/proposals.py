@@ -1,5 +1,4 @@
-"""Signals to proposals: runs of snippets above thresholds, for all classes and thresholds at once, and their
-scores.
+"""Signals to proposals: runs above thresholds, for all classes and thresholds at once, and their scores.
 
 Legend: T snippets (or upsampled positions), C classes, K thresholds, N proposals. Positions are on the axis
 that the signal has; a proposal's end is exclusive.

@@ -29,8 +29,7 @@ class ProposalPass:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """From frame and video scores to detections. The defaults are our reading of the paper (preset
-    `paper`)."""
+    """From frame and video scores to detections. The defaults are the preset `paper`."""
 
     class_rule: Literal["relative", "absolute", "top"] = "relative"
     """Which classes of a video are localised: those whose video score is above `class_threshold` times the
@@ -42,8 +41,8 @@ class InferenceSettings:
     class_top: int = 1
     """Classes of a video under the rule `top`."""
     video_classifier: str = ""
-    """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of the
-    branch's own where classes are chosen. Empty: the branch's own."""
+    """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of
+    the branch's own where classes are chosen. Empty: the branch's own."""
     video_classifier_weight: float = 1.0
     """Share of the video classifier in the video score, 0..1; the branch has the rest."""
     fusion: Literal["none", "average", "weighted"] = "none"
