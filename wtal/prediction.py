@@ -30,7 +30,6 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
 
 
 
-
 def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], store: Path | None) -> int:
     """Score all rows on the evaluation videos, write the detections of `row` to `out`, and measure what can be.
 
@@ -141,7 +140,7 @@ def predict_videos(
     features = open_features(config, place)
     annotations = load_annotations(config.data)
     branches = build_branches(config, features, annotations.classes)
-    source = row_sources(config)[row]
+    source = row_sources(config, run)[row]
     device = pick_device(config.training.device)
     branch = load_row(run, source, branches).to(device)
     ids = sorted([*extraction.done, *extraction.present])

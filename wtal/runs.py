@@ -35,6 +35,7 @@ ROWS = {
     "vlp_raw": "VLP (frozen CLIP)",
     "vlp": "VLP after the last B step",
     "ours": "ours",
+    "ours_last": "ours, last phase (where `ours` is chosen on held-out videos)",
 }
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
+from feature_extraction.errors import UserError
 from wtal.config import Config
 from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import VideoScores
@@ -31,11 +32,12 @@ class RowSource:
     rule: str
 
 
-def row_sources(config: Config) -> dict[str, RowSource]:
+def row_sources(config: Config, run: RunFolder | None = None) -> dict[str, RowSource]:
     """The rows that this run's strategy has, with their sources.
 
     Scores of a branch that no pseudo-label ever taught have no calibrated zero: they are min-max scaled, as
-    `pseudo_labels.first` says. The others are probabilities, as `pseudo_labels.later` says.
+    `pseudo_labels.first` says. The others are probabilities, as `pseudo_labels.later` says. With
+    `training.select: held_out` the phase behind `ours` is read from `run`'s metrics.
     """
     phases = plan(config.schedule)
     first, later = config.pseudo_labels.first, config.pseudo_labels.later
@@ -46,10 +48,23 @@ def row_sources(config: Config) -> dict[str, RowSource]:
         sources["vlp"] = RowSource(last_b.name, "vlp", later)
     if last_f := _last(phases, "F"):
         sources["ours"] = RowSource(last_f.name, "cbp", later)
+        if config.training.select == "held_out":
+            sources["ours_last"] = sources["ours"]
+            if run is not None:
+                sources["ours"] = RowSource(best_phase(run, [p.name for p in phases if p.kind == "F"]), "cbp", later)
     else:
         # without an F phase the CBP branch of the end is the warmed-up one
         sources["ours"] = sources["cbp_warmup"]
     return {row: sources[row] for row in ROWS if row in sources}
+
+
+def best_phase(run: RunFolder, names: Sequence[str]) -> str:
+    """Of the phases `names` the one with the best held-out video mAP; the earliest of equals."""
+    ends = {record["phase"]: record for record in run.records() if record["kind"] == "phase_end"}
+    measured = [name for name in names if "held_out_map" in ends.get(name, {})]
+    if not measured:
+        raise UserError(f"{run.path}: no held-out measure in metrics.jsonl yet; let `wtal train` finish")
+    return max(measured, key=lambda name: ends[name]["held_out_map"])
 
 
 def _last(phases: Sequence[Phase], kind: str) -> Phase | None:
@@ -84,7 +99,7 @@ def write_scores(
     config: Config, run: RunFolder, branches: Branches, features: FeatureSet, ids: Sequence[str], device: torch.device
 ) -> None:
     """Score all rows of a run into its `scores/` folder; videos that are there already are skipped."""
-    for row, source in row_sources(config).items():
+    for row, source in row_sources(config, run).items():
         missing = [video_id for video_id in ids if not run.scores(row, video_id).is_file()]
         if not missing:
             continue

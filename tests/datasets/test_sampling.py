@@ -1,11 +1,10 @@
 """Which snippets are drawn."""
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.datasets.sampling import SAMPLINGS, consecutive, pad, random_perturb, uniform
+from wtal.datasets.sampling import SAMPLINGS, consecutive, random_perturb, uniform
 
 
 @settings(deadline=None)
@@ -40,13 +39,3 @@ def test_random_perturb_draws_one_of_each_bin():
 def test_uniform_is_ums_formula():
     assert uniform(3, 5).tolist() == [0, 1, 2]
     assert uniform(1001, 750).tolist() == np.floor(np.arange(750) * 1001 / 750).astype(int).tolist()
-
-
-def test_pad():
-    padded_BSD, mask_BS = pad([np.ones((2, 3), np.float16), np.full((1, 3), 5, np.float16)])
-    assert padded_BSD.shape == (2, 2, 3) and padded_BSD.dtype == np.float32
-    assert mask_BS.tolist() == [[True, True], [True, False]]
-    assert padded_BSD[1].tolist() == [[5, 5, 5], [0, 0, 0]]
-    assert pad([np.ones((2, 3))], 4)[1].tolist() == [[True, True, False, False]]
-    with pytest.raises(ValueError, match="a video of 2 snippets does not fit in 1"):
-        pad([np.ones((2, 3))], 1)

@@ -10,6 +10,7 @@ import torch
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import read_json
 from wtal.prediction import predict_run
+from wtal.scoring import row_sources
 from wtal.strict import dump
 from wtal.training.checkpoint import load_checkpoint
 from wtal.training.run import train
@@ -76,9 +77,10 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(make_config, monkeypatch, 
         {"cbp": {"name": "delu", "activation": "softmax"}},
         {"cbp": {"name": "um", "um_margin": 5.0}},
         {"cbp": {"name": "convolution", "input_norm": "standard", "pooling": {"name": "generalized_mean"}}},
+        {"optimizer": {"sampling": "random_perturb", "snippets": 20}},
         {"pseudo_labels": {"ema": 0.9, "adaptive": True, "agreement": "drop"}},
     ],
-    ids=["co2net", "delu", "um", "generalized_mean", "ema"],
+    ids=["co2net", "delu", "um", "generalized_mean", "random_perturb", "ema"],
 )
 def test_every_variant_resumes_exactly(make_config, monkeypatch, sections):
     unbroken, _ = train(make_config("unbroken", **sections))
@@ -122,6 +124,20 @@ def test_strategies_run_their_phases_and_rows(make_config, world, strategy, phas
     for values in rows.values():
         assert set(values) == {"mAP", "average_mAP", "fg_miou", "bg_miou"}
         assert all(0 <= v <= 1 for v in [*values["mAP"].values(), values["average_mAP"], values["fg_miou"]])
+
+
+def test_selection_looks_at_held_out_training_videos_only(make_config, world):
+    config = make_config(data={"held_out": 0.25}, training={"select": "held_out"})
+    run, _ = train(config)
+    ends = {r["phase"]: r["held_out_map"] for r in run.records() if r["kind"] == "phase_end"}
+    predict_run(run, world / "p.json", "ours", (), None)
+    rows = read_json(run.summary)["rows"]
+    best = max(("F1", "F2"), key=lambda name: ends[name])
+    assert row_sources(config, run)["ours"].checkpoint == best
+    assert row_sources(config, run)["ours_last"].checkpoint == "F2"
+    assert {"ours", "ours_last"} <= set(rows)
+    with pytest.raises(UserError, match="set data.held_out"):
+        train(make_config("none", training={"select": "held_out"}))
 
 
 def test_accumulated_parts_train_and_differ_only_in_the_batch_losses(make_config):

@@ -1,9 +1,9 @@
-"""Which snippets of a video one training step sees, and padding to one length.
+"""Which snippets of a video one training step sees.
 
-Legend: B videos, T snippets of a video, S snippets of a sample, D feature width.
+Legend: T snippets of a video, S snippets of a sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -44,21 +44,3 @@ SAMPLINGS: dict[str, Callable[[int, int, np.random.Generator], np.ndarray]] = {
     "random_perturb": random_perturb,
     "uniform": uniform,
 }
-
-
-def pad(features: Sequence[np.ndarray], length: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Videos' features `[T, D]` side by side: (float32 `[B, S, D]` with zeros at the end, bool mask `[B,
-    S]`).
-
-    S is `length`, or the longest video's T where that is 0. Raises `ValueError` for a video that is longer
-    than S.
-    """
-    lengths = np.array([len(feature_TD) for feature_TD in features])
-    width = length or int(lengths.max())
-    if lengths.max() > width:
-        raise ValueError(f"a video of {lengths.max()} snippets does not fit in {width}")
-    mask_BS = np.arange(width) < lengths[:, None]
-    padded_BSD = np.zeros((*mask_BS.shape, features[0].shape[1]), dtype=np.float32)
-    for row, feature_TD in enumerate(features):
-        padded_BSD[row, : lengths[row]] = feature_TD
-    return padded_BSD, mask_BS

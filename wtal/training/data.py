@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from wtal.datasets.features import FeatureSet
+from wtal.datasets.sampling import SAMPLINGS
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,8 @@ class Batch:
     """Video-level classes, float 0 or 1."""
     videos: np.ndarray
     """Index of each video, `[B]`."""
-    starts: np.ndarray
-    """First snippet of each crop, `[B]`."""
-    lengths: np.ndarray
-    """Real snippets of each crop, `[B]`."""
+    snippets: list[np.ndarray]
+    """Which snippets of each video, one index array a row."""
 
 
 class TrainingVideos:
@@ -68,35 +67,42 @@ class TrainingVideos:
         return np.array(chosen)
 
     def batch(
-        self, videos: np.ndarray, rows: slice, seed: int, step: int, snippets: int, streams: Sequence[str]
+        self,
+        videos: np.ndarray,
+        rows: slice,
+        seed: int,
+        step: int,
+        size: int,
+        sampling: str,
+        streams: Sequence[str],
     ) -> Batch:
-        """Crops of at most `snippets` consecutive snippets of `streams`, padded to the longest of the whole batch."""
+        """At most `size` snippets of each video, drawn by `SAMPLINGS[sampling]`, padded to the longest of the batch."""
         rng = np.random.default_rng([seed, 2, step])
-        lengths = np.minimum(self.lengths[videos], snippets)
-        starts = np.array([rng.integers(self.lengths[v] - n + 1) for v, n in zip(videos, lengths, strict=True)])
+        snippets = [SAMPLINGS[sampling](int(self.lengths[video]), size, rng) for video in videos]
+        lengths = np.array([len(index) for index in snippets])
         longest = int(lengths.max())
         mask_BT = torch.from_numpy(np.arange(longest)[None] < lengths[:, None])
         here = range(len(videos))[rows]
         feature: dict[str, Tensor] = {}
         for slot, row in enumerate(here):
-            start, length = int(starts[row]), int(lengths[row])
+            index = snippets[row]
+            # one run of snippets is read as a slice: a copy of just those bytes of the memory map
+            place = slice(index[0], index[-1] + 1) if index[-1] - index[0] + 1 == len(index) else index
             read = self.features.read(self.ids[videos[row]])
             for name in streams:
                 stream_TD = read[name]
                 if name not in feature:
                     feature[name] = torch.zeros(len(here), longest, stream_TD.shape[1])
-                feature[name][slot, :length] = torch.from_numpy(stream_TD[start : start + length].astype(np.float32))
-        return Batch(
-            feature, mask_BT[rows], mask_BT, torch.from_numpy(self.label_NC[videos]), videos, starts, lengths
-        )
+                feature[name][slot, : len(index)] = torch.from_numpy(stream_TD[place].astype(np.float32))
+        return Batch(feature, mask_BT[rows], mask_BT, torch.from_numpy(self.label_NC[videos]), videos, snippets)
 
 
 def crop_labels(pseudo: Sequence[np.ndarray], batch: Batch, fill: int) -> Tensor:
     """Pseudo-labels (one int8 `[T, C]` a video) of a batch's crops, padded with `fill`: `[B, T, C]`."""
     classes = batch.label_BC.shape[1]
     out_BTC = np.full((*batch.mask_BT.shape, classes), fill, dtype=np.int8)
-    for row, (video, start, length) in enumerate(zip(batch.videos, batch.starts, batch.lengths, strict=True)):
-        out_BTC[row, :length] = pseudo[video][start : start + length]
+    for row, (video, index) in enumerate(zip(batch.videos, batch.snippets, strict=True)):
+        out_BTC[row, : len(index)] = pseudo[video][index]
     return torch.from_numpy(out_BTC)
 
 

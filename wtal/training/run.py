@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from feature_extraction.errors import UserError
 from wtal.config import Config
 from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.features import FeatureSet, available
@@ -36,7 +37,11 @@ def train(config: Config) -> tuple[RunFolder, list[str]]:
 def _train(config: Config, device: torch.device, processes: Processes) -> tuple[RunFolder, list[str]]:
     annotations = load_annotations(config.data)
     features = open_features(config)
-    train_ids, missing = available(features, sorted(split(annotations, config.data).train.videos), config.data.missing)
+    parts = split(annotations, config.data)
+    train_ids, missing = available(features, sorted(parts.train.videos), config.data.missing)
+    held_out, also_missing = available(features, sorted(parts.held_out.videos), config.data.missing)
+    if config.training.select == "held_out" and not held_out:
+        raise UserError("training.select is 'held_out', but no training video is: set data.held_out, for example to 0.2")
     run = RunFolder(Path(config.out))
     if processes.first:
         run.open(config, inputs_of(config, features))
@@ -49,14 +54,14 @@ def _train(config: Config, device: torch.device, processes: Processes) -> tuple[
     if branches.vlp is not None:
         students["vlp"] = make_student(branches.vlp.to(device), settings.vlp_lr, settings.weight_decay, ema)
         branches.raw_vlp.to(device)
-    quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high)
+    quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high, held_out)
     tracker = Tracker(run.path, config.training.tensorboard and processes.first)
     trainer = Trainer(
         config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device
     )
     trainer.fit()
     tracker.close()
-    return run, missing
+    return run, [*missing, *also_missing]
 
 
 def training_videos(features: FeatureSet, annotations: AnnotationSet, ids: list[str]) -> TrainingVideos:

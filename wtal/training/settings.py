@@ -88,7 +88,10 @@ class OptimizerSettings:
     accumulate: int = 1
     """Parts that a step's batch is cut into to save memory; losses are averaged over the parts."""
     snippets: int = 320
-    """Consecutive snippets taken at random of a longer video (the paper: 1000 on THUMOS14, 400 on ActivityNet)."""
+    """Most snippets taken of a video (the paper: 1000 on THUMOS14, 400 on ActivityNet)."""
+    sampling: Literal["consecutive", "random_perturb", "uniform"] = "consecutive"
+    """Which snippets: a run at a random place (the paper), one at random of each of `snippets` equal bins (UM,
+    CO2-Net), or equally spaced."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of the networks."""
 
@@ -103,6 +106,10 @@ class OptimizerSettings:
 class TrainingSettings:
     """How the training loop runs."""
 
+    select: Literal["last", "held_out"] = "last"
+    """Which F phase's CBP branch is the result (row `ours`): the last, or the one that classifies the held-out part
+    of the training videos best (`data.held_out`; labels alone, no segments). The last is then reported beside it as
+    `ours_last`. The evaluation videos are never looked at."""
     checkpoint_steps: int = 100
     """Steps between checkpoints; one is also written at the end of every phase."""
     log_steps: int = 10

@@ -14,21 +14,33 @@ import torch
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.features import FeatureSet
+from wtal.evaluation.classification import classification_map
 from wtal.evaluation.frame_miou import FrameMIoU, frame_miou, rasterise
 from wtal.models.build import StreamedBranch
+from wtal.training.data import label_matrix
 from wtal.training.teacher import frame_scores, score_videos
 
 
 class PhaseQuality:
-    """Frame mIoU on the training videos, where somebody annotated segments there; it decides nothing, it is shown.
+    """What is measured at the end of every phase, on training videos only.
 
-    Without segments every method returns an empty record. `threshold` turns frame scores into foreground.
+    Frame mIoU, where somebody annotated segments of training videos: it decides nothing, it is shown. Video-level
+    mAP on the held-out training videos: it may choose a phase (`training.select`). What cannot be measured is left
+    out of the records. `threshold` turns frame scores into foreground.
     """
 
     def __init__(
-        self, features: FeatureSet, annotations: AnnotationSet, ids: Sequence[str], threshold: float
+        self,
+        features: FeatureSet,
+        annotations: AnnotationSet,
+        ids: Sequence[str],
+        threshold: float,
+        held_out: Sequence[str] = (),
     ) -> None:
         self.features, self.ids, self.threshold = features, list(ids), threshold
+        self.classes, self.held_out = annotations.classes, list(held_out)
+        labels = {video_id: annotations.videos[video_id].labels for video_id in held_out}
+        self.held_out_label_NC = label_matrix(labels, self.held_out, annotations.classes)
         known = [video_id for video_id in ids if annotations.videos[video_id].instances]
         self.truth = {
             video_id: rasterise(
@@ -47,6 +59,17 @@ class PhaseQuality:
         scored = score_videos(branch, self.features, list(self.truth), device)
         masks = [(frame_scores(output, mask_BT, rule)[0] > self.threshold).cpu().numpy() for output, mask_BT in scored]
         return self._record(dict(zip(self.truth, masks, strict=True)))
+
+    def of_videos(self, branch: StreamedBranch, device: torch.device) -> dict[str, float]:
+        """Video-level mAP of a branch on the held-out training videos, over the classes that occur there."""
+        if not self.held_out:
+            return {}
+        scored = score_videos(branch, self.features, self.held_out, device)
+        probability = [branch.branch.video_probability(output, mask_BT)[0].cpu() for output, mask_BT in scored]
+        occurs_C = self.held_out_label_NC.any(axis=0)
+        score_NC = torch.stack(probability).float().numpy()[:, occurs_C]
+        names = [name for name, occurs in zip(self.classes, occurs_C, strict=True) if occurs]
+        return {"held_out_map": classification_map(score_NC, self.held_out_label_NC[:, occurs_C], names).mAP}
 
     def _record(self, prediction: dict[str, np.ndarray]) -> dict[str, float]:
         if not self.truth:

@@ -144,6 +144,7 @@ class Trainer:
                 seed,
                 step * settings.accumulate + n,
                 settings.snippets,
+                settings.sampling,
                 self.students[phase.trains].branch.streams,
             )
             for n, i in enumerate(range(0, settings.batch, part))
@@ -257,6 +258,7 @@ class Trainer:
         rule = self.config.pseudo_labels.first if phase.kind == "warmup" else self.config.pseudo_labels.later
         record = {"step": self.step, "phase": phase.name, "kind": "phase_end"}
         record |= self.quality.of_branch(student.branch, rule, self.device)
+        record |= self.quality.of_videos(student.branch, self.device)
         if phase.trains == "cbp" and (pooling := getattr(student.branch.branch, "pooling", None)) is not None:
             record |= {f"exponent_{k}": value.tolist() for k, value in pooling.exponents().items()}
         self._log(record)
