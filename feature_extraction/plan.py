@@ -20,7 +20,7 @@ from feature_extraction.towers import choose_device, choose_precision, identity,
 from feature_extraction.video import UnreadableVideo, probe
 
 NPY_HEADER_BYTES = 128
-SIDECAR_BYTES = 700
+SIDECAR_BYTES = 450
 TIMED_SIZE = (256, 340)  # of frames whose size is only known once they are decoded
 
 

@@ -1,0 +1,119 @@
+"""`wtal extract` and `wtal probe` as a user meets them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from feature_extraction.i3d import I3D, save_i3d
+from feature_extraction.store import open_streams
+from wtal.cli import main
+
+
+@pytest.fixture
+def config(tmp_path):
+    torch.manual_seed(0)
+    for name, channels in (("rgb", 3), ("flow", 2)):
+        save_i3d(I3D(channels, 4, 0.0625), tmp_path / f"{name}.safetensors")
+    values = {
+        "streams": ["rgb", "flow"], "short_side": 32, "crop": 0, "device": "cpu",
+        "i3d_rgb": str(tmp_path / "rgb.safetensors"), "i3d_flow": str(tmp_path / "flow.safetensors"),
+        "flow": {"scales": 1, "warps": 1, "inner_iterations": 2, "outer_iterations": 1, "median": 1},
+    }  # fmt: skip
+    path = tmp_path / "extraction.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+@pytest.fixture
+def videos(tmp_path, write_video, gray_steps):
+    for name in ("left side", "rechts ü"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        write_video(tmp_path / "in" / name / "clip.mp4", gray_steps(20, step=len(name) - 6))
+    (tmp_path / "in" / "notes.mp4").write_text("notes")
+    return tmp_path / "in"
+
+
+def test_extract_names_failures_and_does_the_rest(tmp_path, config, videos, capsys):
+    command = ["extract", str(videos), "--config", str(config), "--out", str(tmp_path / "out")]
+    assert main([*command, "--dry-run", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert len(planned["to_do"]) == 2 and list(planned["unreadable"]) == ["notes"]
+    assert not (tmp_path / "out").exists()
+    assert main([*command, "--json"]) == 3
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    assert sorted(summary["done"]) == ["left side%2Fclip", "rechts ü%2Fclip"]
+    assert "1 video failed: notes (" in told.err and "Traceback" not in told.err
+    size = sum(f.stat().st_size for f in (tmp_path / "out").glob("*/*clip.*"))
+    assert planned["disk_bytes"] == pytest.approx(size, rel=0.3)
+    (videos / "notes.mp4").unlink()
+    assert main(command) == 0
+    assert "2 were there" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.startswith("0 of 2 videos to extract")
+
+
+def test_a_training_configuration_gives_its_extraction_section(tmp_path, config, videos, capsys):
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump({"extraction": yaml.safe_load(config.read_text()), "cbp": {}}))
+    (videos / "notes.mp4").unlink()
+    arguments = ["--config", str(tmp_path / "train.yaml"), "--set", "streams=[rgb]", "window=8", "stride=4"]
+    assert main(["extract", str(videos), "--out", str(tmp_path / "out"), *arguments]) == 0
+    (stream,) = open_streams(tmp_path / "out").values()
+    assert (stream.grid.window, stream.grid.stride) == (8, 4)
+    assert stream.read("left side%2Fclip").shape == (4, stream.dim)
+
+
+def test_shards_by_option_and_by_environment(tmp_path, config, videos, capsys, monkeypatch):
+    (videos / "notes.mp4").unlink()
+    command = ["extract", str(videos), "--config", str(config), "--out", str(tmp_path / "out"), "--json"]
+    done = []
+    assert main([*command, "--shard", "0/2"]) == 0
+    done += json.loads(capsys.readouterr().out)["done"]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
+    assert main(command) == 0
+    done += json.loads(capsys.readouterr().out)["done"]
+    assert len(done) == len(set(done)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ([], "no such file or folder"),
+        (["--set", "strides=4"], "did you mean 'extraction.stride'"),
+        (["--set", "crop=64"], "crop 64 is larger than short_side 32"),
+        (["--set", "streams=[rgb, sound]"], "'sound' is not one of"),
+        (["--set", "i3d_rgb=none.pt"], "no such file"),
+        (["--shard", "2/2"], "i/n"),
+        (["--set", "device=tpu9"], "not known"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(tmp_path, config, videos, capsys, change, words):
+    place = videos if change else tmp_path / "none"
+    command = ["extract", str(place), "--config", str(config), "--out", str(tmp_path / "out"), *change]
+    assert main(command) == 2
+    told = capsys.readouterr().err
+    assert words in told and told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_folder_is_exit_2(tmp_path, config, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["extract", str(tmp_path / "empty"), "--config", str(config), "--out", str(tmp_path / "o")]) == 2
+    assert "no videos in this folder" in capsys.readouterr().err
+
+
+def test_probe_is_one_line_a_file(videos, capsys):
+    assert main(["probe", str(videos / "left side" / "clip.mp4")]) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert "h264 yuv420p, 64x64, 25.000 fps, 0.80 s, 20 frames; decoder decord" in line
+    assert main(["probe", "--json", str(videos)]) == 3
+    told = capsys.readouterr()
+    entries = [json.loads(line) for line in told.out.splitlines()]
+    assert len(entries) == 3 and sum("error" in entry for entry in entries) == 1
+    assert "notes.mp4" in told.err
+    np.testing.assert_equal({entry.get("codec") for entry in entries}, {"h264", None})

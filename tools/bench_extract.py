@@ -1,0 +1,235 @@
+"""How fast is feature extraction here: each stage alone, all together, and what memory it took.
+
+    python tools/bench_extract.py [VIDEOS] [--config FILE] [--seconds N] [--json]
+
+Without VIDEOS it draws its own clips; without weights in the configuration it uses random networks of full width,
+which cost the same. Prints seconds of each stage alone (decode, flow, networks, write) over the same frames, the
+whole pipeline's, the ratio of the whole to the slowest stage (1.0 is a perfect overlap on spare cores), and the
+peak memory of the process and of its decoding children. `--long HOURS` runs one generated video of that length
+through the whole pipeline and reports the peak memory against that of a short one.
+"""
+
+import argparse
+import json
+import os
+import resource
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from feature_extraction.decoding import DecodeProcess
+from feature_extraction.flow import compute_flow
+from feature_extraction.i3d import I3D
+from feature_extraction.listing import list_videos
+from feature_extraction.pipeline import Extractor
+from feature_extraction.preprocess import quantize_flow, to_gray
+from feature_extraction.settings import ExtractionSettings
+from feature_extraction.store import create_stream
+from feature_extraction.towers import Tower, _i3d_runner, choose_device, choose_precision, load_towers
+from feature_extraction.video import UnreadableVideo
+
+
+def draw_videos(folder: Path, count: int, frames: int, height: int = 256, width: int = 340) -> None:
+    """H.264 clips of a texture that moves by a few pixels a frame."""
+    import av
+
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        coarse = generator.integers(0, 256, (height // 8 + 20, width // 8 + 20, 3), np.uint8)
+        texture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
+        with av.open(str(folder / f"{number}.mp4"), "w") as container:
+            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "23"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for index in range(frames):
+                y, x = (int(60 + 50 * f(index / 12 + number)) for f in (np.sin, np.cos))
+                image = np.ascontiguousarray(texture[y : y + height, x : x + width])
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            container.mux(stream.encode())
+
+
+def random_towers(settings: ExtractionSettings, device: torch.device, width: float) -> dict[str, Tower]:
+    """I3D networks with random weights; they cost what trained ones cost."""
+    precision = choose_precision(settings.precision, device)
+    towers = {}
+    for name, channels in (("rgb", 3), ("flow", 2)):
+        if name in settings.streams:
+            model = I3D(channels, 8, width).eval().requires_grad_(False).to(device)
+            if device.type == "cuda":
+                model = model.to(memory_format=torch.channels_last_3d)
+            run = _i3d_runner(model, settings, device, precision)
+            towers[name] = Tower(run, model.feature_dim, {"architecture": "i3d", "random": True, "width": width})
+    return towers
+
+
+def peak_megabytes() -> dict[str, float]:
+    """Highest resident memory so far: of this process, and of the largest child that has ended."""
+    return {
+        "process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "largest_child": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024,
+    }
+
+
+def timed(work) -> tuple[float, object]:
+    """Wall-clock seconds of a call, and its result."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> dict:
+    """Each stage alone and the whole, on the same videos; the frames of the stages are held in memory."""
+    files = list_videos(videos)
+    cores = len(os.sched_getaffinity(0))
+    gpu = device if device.type == "cuda" else None
+    decoded: list[np.ndarray] = []
+    readable = []
+    child = DecodeProcess(settings)
+
+    def decode() -> None:
+        for file in files:
+            chunks = []
+            try:
+                chunks = [content for kind, content in child.frames(file.path) if kind == "frames"]
+            except UnreadableVideo:
+                continue
+            readable.append(file)
+            decoded.append(np.concatenate(chunks))
+
+    list(child.frames(files[0].path))  # starts the child
+    seconds = {"decode": timed(decode)[0]}
+    child.close()
+    frames = sum(len(rgb_NHWC) for rgb_NHWC in decoded)
+    flows: list[np.ndarray] = []
+
+    def flow_of(rgb_NHWC: np.ndarray) -> np.ndarray:
+        gray_NHW = to_gray(rgb_NHWC)
+        flow_N2HW = compute_flow(
+            gray_NHW[:-1], gray_NHW[1:], settings.flow, algorithm=settings.flow_algorithm,
+            device=gpu, threads=cores,
+        )  # fmt: skip
+        return quantize_flow(flow_N2HW, settings.flow_bound)
+
+    def flow() -> None:
+        flows.extend(flow_of(rgb_NHWC) for rgb_NHWC in decoded if len(rgb_NHWC) > 1)
+
+    if "flow" in towers:
+        flow_of(decoded[0][:3])  # compiles
+        seconds["flow"] = timed(flow)[0]
+    torch.set_num_threads(cores)
+    features: dict[str, list[np.ndarray]] = {name: [] for name in towers}
+
+    def run_network(name: str) -> None:
+        size = settings.batch_snippets or (32 if gpu else 8)
+        for source in flows if name == "flow" else decoded:
+            if name == "clip":
+                middle = settings.window // 2
+                inputs = list(source[middle :: settings.stride])
+            else:
+                starts = range(0, max(1, len(source) - settings.window + 1), settings.stride)
+                inputs = [source[start : start + settings.window] for start in starts]
+            for start in range(0, len(inputs), size):
+                features[name].append(towers[name].run(inputs[start : start + size]))
+
+    for name, tower in towers.items():
+        source = flows if name == "flow" else decoded
+        tower.run([source[0][0] if name == "clip" else source[0][: settings.window]])
+        seconds[f"network {name}"] = timed(lambda name=name: run_network(name))[0]
+    peak_of_stages = peak_megabytes()
+    with tempfile.TemporaryDirectory() as folder:
+        grid = {"fps": settings.fps, "window": settings.window, "stride": settings.stride}
+        streams = {n: create_stream(Path(folder), n, {**grid, "dim": tower.dim}) for n, tower in towers.items()}
+
+        def write() -> None:
+            for name, parts in features.items():
+                for number, part_ND in enumerate(parts):
+                    streams[name].write(str(number), part_ND, {})
+
+        seconds["write"] = timed(write)[0]
+    networks = sum(value for name, value in seconds.items() if name.startswith("network"))
+    slowest = max(seconds["decode"], seconds.get("flow", 0.0), networks, seconds["write"])
+    decoded.clear()
+    flows.clear()
+    with tempfile.TemporaryDirectory() as folder:
+        total, summary = timed(
+            lambda: Extractor(settings, towers, device).run(readable, Path(folder), progress=False)
+        )
+    return {
+        "device": str(device) if gpu is None else torch.cuda.get_device_name(device),
+        "cores": cores,
+        "load_before": round(os.getloadavg()[0], 1),
+        "videos": len(readable),
+        "unreadable": len(files) - len(readable),
+        "frames": frames,
+        "alone_seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "networks_seconds": round(networks, 3),
+        "together_seconds": round(total, 3),
+        "together_over_slowest": round(total / slowest, 3),
+        "sum_over_together": round(sum(seconds.values()) / total, 3),
+        "frames_per_second": round(summary.frames / total, 2),
+        "peak_megabytes_of_stages": peak_of_stages,
+        "peak_megabytes": peak_megabytes(),
+    }
+
+
+def bench_long(hours: float, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> dict:
+    """Peak memory of a generated video of some hours against one of a minute."""
+    extractor = Extractor(settings, towers, device)
+    report = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, seconds in (("minute", 60), ("long", hours * 3600)):
+            place = Path(folder, name)
+            place.mkdir()
+            draw_videos(place, 1, round(25 * seconds), 64, 96)
+            took, summary = timed(lambda place=place, name=name: extractor.run(
+                list_videos(place), Path(folder, f"{name} out"), progress=False))  # fmt: skip
+            report[name] = {
+                "seconds_of_video": seconds, "frames": summary.frames, "took_seconds": round(took, 1),
+                "done": len(summary.done), "peak_megabytes": peak_megabytes(),
+            }  # fmt: skip
+    return report
+
+
+def main() -> None:
+    """Read the arguments, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("videos", nargs="?", type=Path, help="a folder of videos (default: drawn ones)")
+    parser.add_argument("--config", metavar="FILE", help="as for wtal extract; its networks are loaded")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, as for wtal extract")
+    parser.add_argument("--width", type=float, default=1.0, help="of the random I3D networks (default 1.0)")
+    parser.add_argument("--clips", type=int, default=3, help="clips to draw (default 3)")
+    parser.add_argument("--frames", type=int, default=48, help="frames of a drawn clip (default 48)")
+    parser.add_argument("--long", type=float, metavar="HOURS", help="instead: memory over a video of so many hours")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    from wtal.commands.extract import read_settings
+    from wtal.shipped import resolve
+
+    options.accept_truncated = False
+    settings = read_settings(options)
+    device = choose_device(settings.device)
+    if options.config:
+        towers = load_towers(settings, device, resolve)
+    else:
+        settings = replace(settings, streams=tuple(name for name in settings.streams if name != "clip"))
+        towers = random_towers(settings, device, options.width)
+    if options.long:
+        report = bench_long(options.long, settings, towers, device)
+    elif options.videos:
+        report = bench(options.videos, settings, towers, device)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            draw_videos(Path(folder), options.clips, options.frames)
+            report = bench(Path(folder), settings, towers, device)
+    if options.json:
+        print(json.dumps(report))
+        return
+    for name, value in report.items():
+        print(f"{name:26} {value}")
+
+
+if __name__ == "__main__":
+    main()
