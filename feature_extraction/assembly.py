@@ -76,9 +76,7 @@ class Assembly:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Stream -> `[T, D]`, once complete."""
-        arrays = {
-            name: np.stack([parts[t] for t in range(len(parts))]) for name, parts in self.features.items()
-        }
+        arrays = {name: np.stack([parts[t] for t in range(len(parts))]) for name, parts in self.features.items()}
         if self.clip is not None:
             arrays["clip"] = np.stack(self.clip.features)
         lengths = {len(array_TD) for array_TD in arrays.values()}

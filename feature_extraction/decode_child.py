@@ -100,9 +100,7 @@ def _decode(request: dict[str, Any], sender: _Sender) -> None:
     )  # fmt: skip
 
 
-def _send_frames(
-    path: Path, decoder: str, request: dict[str, Any], sender: _Sender
-) -> tuple[video.GridSampler, str]:
+def _send_frames(path: Path, decoder: str, request: dict[str, Any], sender: _Sender) -> tuple[video.GridSampler, str]:
     """Send a video's grid frames; the sampler, and why decoding broke off (empty where it did not)."""
     sampler = video.GridSampler(request["fps"])
     broken = ""

@@ -170,9 +170,7 @@ class Extractor:
         torch.set_num_threads(max(1, self.cores // 2) if "flow" in self.towers else self.cores)
         try:
             work = _Work(files, streams, claims, failures, summary)
-            with tqdm(
-                total=len(files), unit="video", desc="extract", disable=None if progress else True
-            ) as bar:
+            with tqdm(total=len(files), unit="video", desc="extract", disable=None if progress else True) as bar:
                 _Run(self, work, bar).go()
         finally:
             torch.set_num_threads(threads)
@@ -201,8 +199,7 @@ class _Run:
         }
         sizes["flow"] = sizes["rgb"]
         self.batchers = {
-            name: Batcher(name, tower, sizes[name], spanning=on_gpu)
-            for name, tower in extractor.towers.items()
+            name: Batcher(name, tower, sizes[name], spanning=on_gpu) for name, tower in extractor.towers.items()
         }
         self.began = time.monotonic()
         self.settling: list[_Job] = []  # all frames seen, features not all back

@@ -135,4 +135,3 @@ def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snip
         compute_flow(previous_NHW, following_NHW, settings.flow, algorithm=settings.flow_algorithm, device=gpu)
         total += (time.monotonic() - began) / 2 * frames
     return total
-

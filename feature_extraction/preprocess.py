@@ -46,9 +46,7 @@ def crop_boxes(height: int, width: int, crop: int | None, crops: str) -> list[tu
     if not crop:
         return [(0, 0, height, width)]
     if crop > height or crop > width:
-        raise ValueError(
-            f"a {width}x{height} frame is smaller than the crop of {crop} pixels; set short_side"
-        )
+        raise ValueError(f"a {width}x{height} frame is smaller than the crop of {crop} pixels; set short_side")
     down, right = height - crop, width - crop
     centre = (down // 2, right // 2)
     corners = [(0, 0), (0, right), (down, 0), (down, right)] if crops == "ten" else []
@@ -117,9 +115,7 @@ def window_count(frames: int, window: int, stride: int) -> int:
     return full + (frames > covered and full * stride < frames)
 
 
-def clip_frame_numbers(
-    snippet: int, window: int, stride: int, count: int, rate: float | None, fps: float
-) -> list[int]:
+def clip_frame_numbers(snippet: int, window: int, stride: int, count: int, rate: float | None, fps: float) -> list[int]:
     """Numbers on the frame grid whose embeddings make a snippet's, sorted.
 
     `count` frames spread evenly (1: the centre frame); or, at `rate` frames a second, the sampled frames in the

@@ -69,9 +69,7 @@ def in_shard(video_id: str, shard: tuple[int, int]) -> bool:
 class Claims:
     """Claims of this process on videos of a store; a thread keeps them fresh until `close`."""
 
-    def __init__(
-        self, store: Path, heartbeat: float = HEARTBEAT_SECONDS, stale: float = STALE_SECONDS
-    ) -> None:
+    def __init__(self, store: Path, heartbeat: float = HEARTBEAT_SECONDS, stale: float = STALE_SECONDS) -> None:
         self.folder = Path(store) / ".work" / "claims"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.stale = stale

@@ -56,9 +56,7 @@ def printable(path: Path) -> str:
 def video_ids(relative_paths: Iterable[PurePosixPath | str]) -> dict[str, str]:
     """Id -> relative path. An id is the path without its suffix; where two would be equal both keep theirs."""
     paths = [PurePosixPath(path) for path in relative_paths]
-    names = {
-        path: encode_id(str(path.with_suffix("")) if path.name.strip(".") else str(path)) for path in paths
-    }
+    names = {path: encode_id(str(path.with_suffix("")) if path.name.strip(".") else str(path)) for path in paths}
     while True:
         groups: dict[str, list[PurePosixPath]] = {}
         for path, name in names.items():
@@ -86,9 +84,7 @@ class Stream:
             self.dim = int(identity["dim"])
             """D."""
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{self.folder}: stream.json lacks fps, window, stride or dim ({error})"
-            ) from None
+            raise UserError(f"{self.folder}: stream.json lacks fps, window, stride or dim ({error})") from None
 
     def __repr__(self) -> str:
         return f"Stream({str(self.folder)!r}, dim={self.dim}, grid={self.grid})"
@@ -132,9 +128,7 @@ class Stream:
         except (ValueError, OSError, EOFError) as error:
             raise UserError(f"{path}: not a readable array ({error}); delete it and extract again") from None
         if array_TD.ndim != 2 or array_TD.shape[1] != self.dim or array_TD.dtype != np.float16:
-            raise UserError(
-                f"{path}: expected float16 [T, {self.dim}], found {array_TD.dtype} {list(array_TD.shape)}"
-            )
+            raise UserError(f"{path}: expected float16 [T, {self.dim}], found {array_TD.dtype} {list(array_TD.shape)}")
         return array_TD
 
     def sidecar(self, video_id: str) -> dict[str, Any]:
@@ -148,9 +142,7 @@ class Stream:
         """
         array_TD = np.asarray(array_TD)
         if array_TD.ndim != 2 or array_TD.shape[1] != self.dim or len(array_TD) < 1:
-            raise UserError(
-                f"{video_id}: {self.name} features must be [T, {self.dim}], got {list(array_TD.shape)}"
-            )
+            raise UserError(f"{video_id}: {self.name} features must be [T, {self.dim}], got {list(array_TD.shape)}")
         with np.errstate(over="ignore"):
             half_TD = np.ascontiguousarray(array_TD, dtype=np.float16)
         if not np.isfinite(half_TD).all():
@@ -188,9 +180,7 @@ def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
     root = Path(root)
     if not root.is_dir():
         raise UserError(f"{root}: no such feature store; make one with `wtal extract VIDEOS --out {root}`")
-    folders = sorted(
-        path.parent for path in root.glob("*/stream.json") if not path.parent.name.startswith(".")
-    )
+    folders = sorted(path.parent for path in root.glob("*/stream.json") if not path.parent.name.startswith("."))
     if not folders:
         raise UserError(f"{root}: no feature store (no <stream>-<hash>/stream.json in it)")
     found: dict[str, list[Path]] = {}

@@ -48,9 +48,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise UserError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"
-        )
+        raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu")
     return device
 
 
@@ -146,9 +144,7 @@ def _clip_tower(
     model_name = _place(settings.clip_model, resolve)
     pretrained = settings.clip_pretrained and _place(settings.clip_pretrained, resolve)
     if not pretrained:
-        raise UserError(
-            "clip_pretrained is not set: random weights make no features; give a tag or a weights file"
-        )
+        raise UserError("clip_pretrained is not set: random weights make no features; give a tag or a weights file")
     clip = load_clip(model_name, pretrained, device, offline)
     config, _ = read_config(model_name)
     file = Path(pretrained)

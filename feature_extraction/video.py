@@ -147,9 +147,7 @@ def choose_decoder(info: VideoInfo, wanted: str) -> str:
     """The decoder for a video: `wanted`, or for `auto` decord where its pictures are right and PyAV elsewhere."""
     if wanted != "auto":
         return wanted
-    return (
-        "decord" if info.bits <= 8 and info.rotation == 0 and info.pixel_format.startswith("yuv") else "pyav"
-    )
+    return "decord" if info.bits <= 8 and info.rotation == 0 and info.pixel_format.startswith("yuv") else "pyav"
 
 
 def read_frames(path: Path, decoder: str) -> Iterator[SourceFrame]:
@@ -211,9 +209,7 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
                         time = 0.0 if previous is None else previous + step
                     turns = int(frame.rotation) // 90 % 4
                     rgb_HWC = frame.to_ndarray(format="rgb24")
-                    length = (
-                        float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
-                    )
+                    length = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
                     yield SourceFrame(time, length, np.rot90(rgb_HWC, turns) if turns else rgb_HWC)
                     previous, count = time, count + 1
     except (av.FFmpegError, OSError, ValueError) as error:

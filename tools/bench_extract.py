@@ -154,9 +154,7 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
     decoded.clear()
     flows.clear()
     with tempfile.TemporaryDirectory() as folder:
-        total, summary = timed(
-            lambda: Extractor(settings, towers, device).run(readable, Path(folder), progress=False)
-        )
+        total, summary = timed(lambda: Extractor(settings, towers, device).run(readable, Path(folder), progress=False))
     return {
         "device": str(device) if gpu is None else torch.cuda.get_device_name(device),
         "cores": cores,

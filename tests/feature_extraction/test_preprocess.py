@@ -59,9 +59,7 @@ def test_mirrored_flow_turns_its_x_motion():
     np.testing.assert_array_equal(mirror(rgb), rgb[:, :, ::-1])
 
 
-@given(
-    frames=st.integers(1, 100), window=st.integers(1, 20), stride=st.integers(1, 24), chunk=st.integers(1, 40)
-)
+@given(frames=st.integers(1, 100), window=st.integers(1, 20), stride=st.integers(1, 24), chunk=st.integers(1, 40))
 def test_windows_against_slicing(frames, window, stride, chunk):
     windows = Windows(window, stride)
     got = []

@@ -207,9 +207,7 @@ def subprocess_free_faststart(source, target):
     """Copy an mp4 with its index at the front."""
     import av
 
-    with av.open(str(source)) as reader, av.open(
-        str(target), "w", options={"movflags": "faststart"}
-    ) as writer:
+    with av.open(str(source)) as reader, av.open(str(target), "w", options={"movflags": "faststart"}) as writer:
         stream = writer.add_stream_from_template(reader.streams.video[0])
         for packet in reader.demux(video=0):
             if packet.dts is not None:
@@ -219,9 +217,7 @@ def subprocess_free_faststart(source, target):
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_decoder_that_dies_or_hangs_is_replaced(tmp_path, write_video, end):
-    path = write_video(
-        tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 256, (100, 256, 256, 3), np.uint8)
-    )
+    path = write_video(tmp_path / "a.mp4", np.random.default_rng(0).integers(0, 256, (100, 256, 256, 3), np.uint8))
     child = DecodeProcess(ExtractionSettings(short_side=None, crop=None, stall_seconds=20))
     stream = child.frames(path)
     first = next(stream)
