@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,18 @@ class TVL1Settings:
             raise UserError(f"TV-L1 median must be 1 (none), 3 or 5, got {self.median!r}")
 
 
-def _opencv(previous_NHW: Any, following_NHW: Any, settings: TVL1Settings, threads: int) -> np.ndarray:
+def _compiled(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """The numba version on the CPU."""
+    from feature_extraction.tvl1_cpu import solve
+
+    return solve(_numpy(previous), _numpy(following), settings, threads)[0]
+
+
+def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """OpenCV's class, the oracle; OpenCV 4 rounds warped positions to 1/32 pixel, OpenCV 5 does not."""
     import cv2
+
+    previous_NHW, following_NHW = _numpy(previous), _numpy(following)
 
     def one(pair: int) -> np.ndarray:
         # A fresh object each time: OpenCV keeps the number of scales of a small frame for later larger ones.
@@ -83,37 +93,87 @@ def _opencv(previous_NHW: Any, following_NHW: Any, settings: TVL1Settings, threa
     return flow_N2HW
 
 
-FLOWS: dict[str, Callable[..., np.ndarray]] = {"tvl1": _opencv, "tvl1_opencv": _opencv}
+FLOWS: dict[str, Callable[..., Any]] = {"tvl1": _compiled, "tvl1_opencv": _opencv}
 
 
 def compute_flow(
-    previous_NHW: Any, following_NHW: Any, settings: TVL1Settings, *, algorithm: str = "tvl1",
-    device: Any = None, threads: int | None = None,
+    previous_NHW: Any, following_NHW: Any, settings: TVL1Settings, *,
+    algorithm: str = "tvl1", device: Any = None, threads: int | None = None,
 ) -> Any:  # fmt: skip
-    """Flow from `previous` to `following` by one of `FLOWS`; arguments and result as for `tvl1_flow`."""
+    """Flow from `previous` to `following` by one of `FLOWS`; otherwise like `tvl1_flow`."""
     if algorithm not in FLOWS:
         raise UserError(f"flow algorithm {algorithm!r} is not known; choose one of {', '.join(FLOWS)}")
-    previous = np.asarray(previous_NHW, np.float32)
-    following = np.asarray(following_NHW, np.float32)
-    flow = FLOWS[algorithm](previous, following, settings, threads or len(os.sched_getaffinity(0)))
-    if isinstance(previous_NHW, np.ndarray):
-        return flow
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise UserError(f"threads must be a whole number of at least 1 or None (all cores), got {threads!r}")
+    for name, frames in (("previous", previous_NHW), ("following", following_NHW)):
+        _check(name, frames)
+    if previous_NHW.shape != following_NHW.shape or isinstance(previous_NHW, np.ndarray) != isinstance(
+        following_NHW, np.ndarray
+    ):
+        raise UserError(
+            f"previous and following frames must be of one kind and shape, got {_describe(previous_NHW)} "
+            f"and {_describe(following_NHW)}"
+        )
+    is_array = isinstance(previous_NHW, np.ndarray)
+    if device is None:
+        device = "cpu" if is_array else previous_NHW.device
+    flow = FLOWS[algorithm](previous_NHW, following_NHW, settings, str(device), threads or _cores())
+    if is_array == isinstance(flow, np.ndarray):
+        return flow if is_array else flow.to(previous_NHW.device)
+    if is_array:
+        return flow.cpu().numpy()
     import torch
 
-    return torch.from_numpy(flow)
+    return torch.from_numpy(flow).to(previous_NHW.device)
 
 
 def tvl1_flow(
     previous_NHW: Any, following_NHW: Any, *,
-    device: Any = None, threads: int | None = None, **parameters: Any,
+    tau: float = 0.25, lambda_: float = 0.15, theta: float = 0.3, scales: int = 5, scale_step: float = 0.8,
+    warps: int = 5, epsilon: float = 0.01, inner_iterations: int = 30, outer_iterations: int = 10,
+    median: int = 5, device: Any = None, threads: int | None = None,
 ) -> Any:  # fmt: skip
-    """TV-L1 flow of N gray frame pairs, (N, 2, H, W) float32 pixels; numpy in, numpy out, or torch.
+    """TV-L1 flow of N gray frame pairs: float32 (N, 2, H, W), pixels; x first, then y.
 
-    Frames are float32 of 0..255. `parameters` are the fields of `TVL1Settings`.
+    Frames are numpy arrays or torch tensors (N, H, W) of grey levels 0..255, floating or uint8; the result is
+    of the same kind, a tensor on the frames' device. `tau` to `median` are the fields of `TVL1Settings`.
+    `device` is where to compute (default: where the frames are), `threads` how many CPU threads work, a pair
+    each (default: all cores). The flow of a pair does not depend on the rest of the batch. Zach, Pock and
+    Bischof, "A duality based approach for realtime TV-L1 optical flow" (2007); steps, parameters and stop rule
+    of OpenCV's CPU class. Raises `UserError` for a parameter, shape, type or grey level outside of that.
     """
-    known = {field.name for field in fields(TVL1Settings)}
-    for name in parameters:
-        if name not in known:
-            raise UserError(f"TV-L1 has no parameter {name!r}; it has {', '.join(sorted(known))}")
-    settings = TVL1Settings(**parameters)
+    settings = TVL1Settings(
+        tau=tau, lambda_=lambda_, theta=theta, scales=scales, scale_step=scale_step, warps=warps,
+        epsilon=epsilon, inner_iterations=inner_iterations, outer_iterations=outer_iterations,
+        median=median,
+    )  # fmt: skip
     return compute_flow(previous_NHW, following_NHW, settings, device=device, threads=threads)
+
+
+def _check(name: str, frames: Any) -> None:
+    """Refuse what is not a batch of gray frames."""
+    dtype = str(getattr(frames, "dtype", None)).removeprefix("torch.")
+    if not isinstance(frames, np.ndarray) and not hasattr(frames, "device"):
+        raise UserError(f"{name} frames must be a numpy array or torch tensor, got {type(frames).__name__}")
+    if dtype not in ("uint8", "float16", "bfloat16", "float32", "float64"):
+        raise UserError(f"{name} frames must be floating numbers or uint8 of 0..255, got {dtype}")
+    if frames.ndim != 3 or 0 in tuple(frames.shape[1:]):
+        raise UserError(f"{name} frames must be gray and of shape (N, H, W), got {tuple(frames.shape)}")
+    if dtype != "uint8" and len(frames):
+        low, high = float(frames.min()), float(frames.max())
+        if not (low >= -0.5 and high <= 255.5):
+            raise UserError(f"{name} frames must hold grey levels of 0..255, got {low:g} to {high:g}")
+
+
+def _describe(frames: Any) -> str:
+    return f"{type(frames).__name__} {tuple(frames.shape)}"
+
+
+def _numpy(frames: Any) -> np.ndarray:
+    if not isinstance(frames, np.ndarray):
+        frames = frames.detach().float().cpu().numpy()
+    return frames.astype(np.float32, copy=False)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,7 +20,7 @@ from numba.extending import intrinsic, lower_builtin, register_model
 from numba.np.arrayobj import make_array
 
 LANES = 16
-_FAST = ("fast",)
+_FAST = ("nnan", "ninf", "nsz")
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 

@@ -1,20 +1,22 @@
 """TV-L1 on the CPU: one compiled function per frame pair, pairs in parallel over threads.
 
-All planes of a pair lie in one float32 workspace; kernels name them by the offset of their pixel (0, 0). A row takes
-`pitch` floats: the `width` pixels, then at least one lane of padding, which also stands left of the next row.
+All planes of a pair lie in one float32 workspace; kernels name them by the offset of their pixel (0, 0). A
+row takes `pitch` floats: the `width` pixels, then at least one lane of padding, which also stands left of the
+next row.
 
     plane    LANES + pitch zeros | row 0: width pixels, padding | row 1 ... | LANES zeros
     rows     scratch rows of `pitch` floats with LANES of padding on either side
 
-The primal step of row y needs the dual variable of rows y - 1 and y, the dual step of row y - 1 the new flow of rows
-y - 1 and y. So one sweep down the frame does both steps of an iteration, and a row is still in the first-level
-cache when it is needed again. Padding lanes never change: their data term and their `theta` are zero.
+The primal step of row y needs the dual variable of rows y - 1 and y, the dual step of row y - 1 the new flow
+of rows y - 1 and y. So one sweep down the frame does both steps of an iteration, and a row is still in the
+first-level cache when it is needed again. Padding lanes never change: their data term and `theta` are zero.
+Sums and products stand in OpenCV's order: what rounds differently grows over the iterations, and the stop rule
+then ends a warp an iteration sooner or later.
 """
 
 import functools
 import itertools
 import math
-import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +25,17 @@ from numba import njit
 
 from feature_extraction import simd
 from feature_extraction.files import sha256_file
-from feature_extraction.simd import LANES, fill, load, maximum, minimum, square_root, store, sum_lanes, sum_quads
+from feature_extraction.simd import (
+    LANES,
+    fill,
+    load,
+    maximum,
+    minimum,
+    square_root,
+    store,
+    sum_lanes,
+    sum_quads,
+)
 
 if TYPE_CHECKING:
     from feature_extraction.flow import TVL1Settings
@@ -32,13 +44,13 @@ _kernel = njit(error_model="numpy", nogil=True)
 _inline = njit(error_model="numpy", forceinline=True)
 
 SMALLEST_SIDE = 16  # OpenCV makes no pyramid level with a side below this
-_STEPS = 32  # OpenCV's cubic interpolation knows 32 positions between two pixels
+_CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
 _BORDER = 4  # zeros around the image that is warped, so that every tap of a clamped position can be read
-_FLAT = np.float32(np.finfo(np.float32).eps)  # squared gradient below which a pixel has no data term
+_FLAT = np.float32(np.finfo(np.float32).eps)  # squared gradient below which OpenCV does not divide
 # Planes: u1, u2 and two spare ones; the dual variable p11, p12, p21, p22; the data term (see `_warp`).
 _DUAL, _DATA, _PLANES = 4, 8, 12
-# Scratch rows: five of sorted columns, then theta and tau / theta, zero where a lane must not change.
-_ROW_THETA, _ROW_TAU, _ROWS = 5, 6, 7
+# Scratch rows: five of sorted columns; theta, zero beyond the frame; one, zero from the last column on.
+_ROW_THETA, _ROW_INSIDE, _ROWS = 5, 6, 7
 
 
 @_inline
@@ -46,36 +58,37 @@ def _flow_step(ws, j, pitch, u1, u2, data, size, dual, theta, limit):
     """Threshold step and u = v + theta div p for the pixels at `j`: the new flow and the squared change."""
     old1, old2 = load(ws, u1 + j), load(ws, u2 + j)
     gradient1, gradient2 = load(ws, data + j), load(ws, data + size + j)
-    residual = load(ws, data + 2 * size + j) + gradient1 * old1 + gradient2 * old2
-    step = residual * load(ws, data + 3 * size + j)
+    residual = load(ws, data + 2 * size + j) + (gradient1 * old1 + gradient2 * old2)
+    step = residual / load(ws, data + 3 * size + j)
     step = maximum(minimum(step, limit), fill(np.float32(0)) - limit)
     p11, p12, p21, p22 = dual + j, dual + size + j, dual + 2 * size + j, dual + 3 * size + j
-    divergence1 = load(ws, p11) - load(ws, p11 - 1) + load(ws, p12) - load(ws, p12 - pitch)
-    divergence2 = load(ws, p21) - load(ws, p21 - 1) + load(ws, p22) - load(ws, p22 - pitch)
-    change1 = step * gradient1 + theta * divergence1
-    change2 = step * gradient2 + theta * divergence2
-    return old1 + change1, old2 + change2, change1 * change1 + change2 * change2
+    divergence1 = (load(ws, p11) - load(ws, p11 - 1)) + (load(ws, p12) - load(ws, p12 - pitch))
+    divergence2 = (load(ws, p21) - load(ws, p21 - 1)) + (load(ws, p22) - load(ws, p22 - pitch))
+    new1 = (old1 + step * gradient1) + theta * divergence1
+    new2 = (old2 + step * gradient2) + theta * divergence2
+    change1, change2 = new1 - old1, new2 - old2
+    return new1, new2, change1 * change1 + change2 * change2
 
 
 @_inline
-def _dual_step(ws, j, u1, u2, below1, below2, dual, size, tau_x, tau_y):
+def _dual_step(ws, j, u1, u2, below1, below2, dual, size, inside, tau):
     """p = (p + tau/theta grad u) / (1 + tau/theta |grad u|) for the pixels at `j`."""
     one = fill(np.float32(1))
     here1, here2 = load(ws, u1 + j), load(ws, u2 + j)
-    x1, x2 = tau_x * (load(ws, u1 + j + 1) - here1), tau_x * (load(ws, u2 + j + 1) - here2)
-    y1, y2 = tau_y * (below1 - here1), tau_y * (below2 - here2)
-    norm1, norm2 = one + square_root(x1 * x1 + y1 * y1), one + square_root(x2 * x2 + y2 * y2)
-    both = one / (norm1 * norm2)  # one division for two
-    scale1, scale2 = both * norm2, both * norm1
+    x1, x2 = load(ws, u1 + j + 1) - here1, load(ws, u2 + j + 1) - here2
+    x1, x2 = x1 * inside, x2 * inside
+    y1, y2 = below1 - here1, below2 - here2
+    norm1 = one + tau * square_root(x1 * x1 + y1 * y1)
+    norm2 = one + tau * square_root(x2 * x2 + y2 * y2)
     p11, p12, p21, p22 = dual + j, dual + size + j, dual + 2 * size + j, dual + 3 * size + j
-    store(ws, p11, (load(ws, p11) + x1) * scale1)
-    store(ws, p12, (load(ws, p12) + y1) * scale1)
-    store(ws, p21, (load(ws, p21) + x2) * scale2)
-    store(ws, p22, (load(ws, p22) + y2) * scale2)
+    store(ws, p11, (load(ws, p11) + tau * x1) / norm1)
+    store(ws, p12, (load(ws, p12) + tau * y1) / norm1)
+    store(ws, p21, (load(ws, p21) + tau * x2) / norm2)
+    store(ws, p22, (load(ws, p22) + tau * y2) / norm2)
 
 
 @_kernel
-def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, tau_row, limit, tau):
+def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau):
     """One iteration over the frame; returns the sum of squared changes of the flow."""
     limit_lanes, tau_lanes = fill(limit), fill(tau)
     error = fill(np.float32(0))
@@ -88,12 +101,12 @@ def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, tau_
             store(ws, u2 + j, new2)
             error = error + change
             if y > 0:
-                tau_x = load(ws, tau_row + x)
-                _dual_step(ws, j - pitch, u1, u2, new1, new2, dual, size, tau_x, tau_lanes)
+                inside = load(ws, inside_row + x)
+                _dual_step(ws, j - pitch, u1, u2, new1, new2, dual, size, inside, tau_lanes)
     for x in range(0, width, LANES):
         j = (height - 1) * pitch + x
         here1, here2 = load(ws, u1 + j), load(ws, u2 + j)
-        _dual_step(ws, j, u1, u2, here1, here2, dual, size, load(ws, tau_row + x), tau_lanes)
+        _dual_step(ws, j, u1, u2, here1, here2, dual, size, load(ws, inside_row + x), tau_lanes)
     return sum_lanes(error)
 
 
@@ -130,8 +143,8 @@ def _extend(ws, row, width):
 def _median5(ws, height, width, pitch, source, target, rows, stride):
     """Median of 5 x 5 pixels, edges repeated.
 
-    With the columns sorted (shared by five neighbours) and then the rows, the matrix is sorted both ways; of its
-    antidiagonals 3, 4 and 5 only the largest, the median and the smallest can be the median of all 25.
+    With the columns sorted (shared by five neighbours) and then the rows, the matrix is sorted both ways; of
+    its antidiagonals 3, 4 and 5 only the largest, the median and the smallest can be the median of all 25.
     """
     s0, s1, s2, s3, s4 = rows, rows + stride, rows + 2 * stride, rows + 3 * stride, rows + 4 * stride
     for y in range(height):
@@ -193,7 +206,7 @@ def _row3(ws, j):
 
 @_kernel
 def _resize(ws, source, height, width, pitch, target, new_height, new_width, new_pitch, ratio, factor, row):
-    """Bilinear resize as `cv2.resize` does it, times `factor`; `ratio` are source pixels per target pixel (y, x)."""
+    """Bilinear resize as `cv2.resize` does it, times `factor`; `ratio`: source per target pixels (y, x)."""
     columns = np.empty(new_width, np.int64)
     weights = np.empty(new_width, np.float32)
     for x in range(new_width):
@@ -217,18 +230,18 @@ def _resize(ws, source, height, width, pitch, target, new_height, new_width, new
 @_inline
 def _between(target, ratio, size):
     """The source pixel before a target pixel's centre and the weight of the one after it."""
-    position = np.float32((target + 0.5) * ratio - 0.5)
+    position = (target + 0.5) * ratio - 0.5
     first = int(math.floor(position))
     if first < 0:
         return 0, np.float32(0)
     if first >= size - 1:
         return size - 1, np.float32(0)
-    return first, np.float32(position - np.float32(first))
+    return first, np.float32(position - first)
 
 
 @_kernel
 def _interleave(ws, height, width, pitch, source, target):
-    """Image, its centred gradients and a zero per pixel, within a border of zeros: what one warp tap reads."""
+    """Image, its centred gradients and a zero per pixel, within a border of zeros: what a warp tap reads."""
     stride = (width + 2 * _BORDER) * 4
     ws[target : target + (height + 2 * _BORDER) * stride] = np.float32(0)
     half = np.float32(0.5)
@@ -244,34 +257,44 @@ def _interleave(ws, height, width, pitch, source, target):
 
 @_inline
 def _position(pixel, motion, size):
-    """Whole position (clamped to where the taps are all inside or all in the border) and its 32nd part."""
-    place = min(max(np.float32(pixel) + motion, np.float32(-_BORDER)), np.float32(size + _BORDER))
-    steps = int(np.rint(place * np.float32(_STEPS)))
-    return min(max(steps >> 5, 1 - _BORDER), size + _BORDER - 3), steps & (_STEPS - 1)
+    """Whole position, clamped so that every tap can be read, and the fraction beyond it."""
+    place = min(max(np.float32(pixel) + motion, np.float32(1 - _BORDER)), np.float32(size + _BORDER - 3))
+    whole = int(math.floor(place))
+    return whole, place - np.float32(whole)
 
 
 @_kernel
-def _warp(ws, height, width, pitch, still, image, u1, u2, data, size, cubic_x, cubic_y):
-    """Cubic warp of image and gradients; fills the data planes: gradient x, y, constant residual, -1 / gradient^2."""
+def _warp(ws, height, width, pitch, still, image, u1, u2, data, size, cubic):
+    """Cubic warp of image and gradients; fills the data planes.
+
+    They are: gradient along x, along y, constant part of the residual, minus the squared gradient (not zero).
+    """
     image_stride = (width + 2 * _BORDER) * 4
+    one, a = np.float32(1), np.float32(_CUBIC)
+    cubic0, cubic1 = load(ws, cubic), load(ws, cubic + LANES)
+    cubic2, cubic3 = load(ws, cubic + 2 * LANES), load(ws, cubic + 3 * LANES)
     for y in range(height):
         for x in range(width):
             j = y * pitch + x
             column, part_x = _position(x, ws[u1 + j], width)
             line, part_y = _position(y, ws[u2 + j], height)
             tap = image + (line - 1 + _BORDER) * image_stride + (column - 1 + _BORDER) * 4
-            weight = cubic_y + 4 * part_y
-            total = fill(ws[weight]) * load(ws, tap)
-            total = total + fill(ws[weight + 1]) * load(ws, tap + image_stride)
-            total = total + fill(ws[weight + 2]) * load(ws, tap + 2 * image_stride)
-            total = total + fill(ws[weight + 3]) * load(ws, tap + 3 * image_stride)
-            warped, slope_x, slope_y = sum_quads(total * load(ws, cubic_x + LANES * part_x))
+            square = part_y * part_y
+            before = a * part_y * (one - part_y) * (one - part_y)
+            here = one - (a + 3) * square + (a + 2) * square * part_y
+            last = a * square * (one - part_y)
+            total = fill(before) * load(ws, tap) + fill(here) * load(ws, tap + image_stride)
+            total = total + fill(one - before - here - last) * load(ws, tap + 2 * image_stride)
+            total = total + fill(last) * load(ws, tap + 3 * image_stride)
+            part = fill(part_x)
+            weight = ((cubic3 * part + cubic2) * part + cubic1) * part + cubic0
+            warped, slope_x, slope_y = sum_quads(total * weight)
             squared = slope_x * slope_x + slope_y * slope_y
             ws[data + j] = slope_x
             ws[data + size + j] = slope_y
             constant = warped - slope_x * ws[u1 + j] - slope_y * ws[u2 + j] - ws[still + j]
             ws[data + 2 * size + j] = constant
-            ws[data + 3 * size + j] = np.float32(-1) / squared if squared > _FLAT else np.float32(0)
+            ws[data + 3 * size + j] = -max(squared, _FLAT)
 
 
 @_kernel
@@ -281,7 +304,7 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
     `flow_4` holds the plane numbers of u1, u2 and two spare planes; `rounds` is (outer, inner).
     """
     theta, limit, tau, tolerance = constants
-    theta_row, tau_row = rows + _ROW_THETA * row_stride, rows + _ROW_TAU * row_stride
+    theta_row, inside_row = rows + _ROW_THETA * row_stride, rows + _ROW_INSIDE * row_stride
     dual, data = first + _DUAL * size, first + _DATA * size
     iterations = 0
     for _ in range(rounds[0]):
@@ -297,7 +320,7 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
         for _ in range(rounds[1]):
             iterations += 1
             error = _iterate(
-                ws, height, width, pitch, u1, u2, data, dual, size, theta_row, tau_row, limit, tau
+                ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau
             )
             if error <= tolerance:
                 return iterations
@@ -309,22 +332,28 @@ def _swap(flow_4):
     flow_4[0], flow_4[1], flow_4[2], flow_4[3] = flow_4[2], flow_4[3], flow_4[0], flow_4[1]
 
 
+@_inline
+def _geometry(levels_L5, level):
+    return levels_L5[level, 0], levels_L5[level, 1], levels_L5[level, 2]
+
+
 @_kernel
-def _solve(ws, levels_L5, size, row_stride, flow_4, tau, lambda_, theta, scale_step, warps, epsilon, rounds, median):
+def _solve(
+    ws, levels_L5, size, row_stride, flow_4, tau, lambda_, theta, scale_step, warps, epsilon, rounds, median
+):
     """Flow of the pair whose frames lie in the finest level's planes; returns iterations times pixels.
 
-    `flow_4` receives the plane numbers of the flow. A level's row is (height, width, pitch, offsets of both frames).
+    `flow_4` receives the plane numbers of the flow. A level is (height, width, pitch, the frames' offsets).
     """
     work = 0
     rows = _PLANES * size + LANES
-    cubic_x = rows + _ROWS * row_stride
-    cubic_y = cubic_x + _STEPS * LANES
-    interleaved = cubic_y + _STEPS * 4
+    cubic = rows + _ROWS * row_stride
+    interleaved = cubic + 4 * LANES
     enlarge = np.float32(1 / scale_step)
     coarsest = levels_L5.shape[0] - 1
     for level in range(coarsest):
-        height, width, pitch = levels_L5[level, 0], levels_L5[level, 1], levels_L5[level, 2]
-        new_height, new_width, new_pitch = levels_L5[level + 1, 0], levels_L5[level + 1, 1], levels_L5[level + 1, 2]
+        height, width, pitch = _geometry(levels_L5, level)
+        new_height, new_width, new_pitch = _geometry(levels_L5, level + 1)
         for frame in range(3, 5):
             _resize(
                 ws, levels_L5[level, frame], height, width, pitch,
@@ -334,12 +363,12 @@ def _solve(ws, levels_L5, size, row_stride, flow_4, tau, lambda_, theta, scale_s
     for k in range(4):
         flow_4[k] = k
     for level in range(coarsest, -1, -1):
-        height, width, pitch = levels_L5[level, 0], levels_L5[level, 1], levels_L5[level, 2]
+        height, width, pitch = _geometry(levels_L5, level)
         first = LANES + pitch
         if level == coarsest:
             ws[: _DUAL * size] = np.float32(0)
         else:
-            old_height, old_width, old_pitch = levels_L5[level + 1, 0], levels_L5[level + 1, 1], levels_L5[level + 1, 2]
+            old_height, old_width, old_pitch = _geometry(levels_L5, level + 1)
             ratio = (old_height / height, old_width / width)
             for k in range(2):
                 spare = flow_4[k + 2] * size
@@ -351,16 +380,17 @@ def _solve(ws, levels_L5, size, row_stride, flow_4, tau, lambda_, theta, scale_s
             for k in range(2):
                 ws[flow_4[k] * size : (flow_4[k] + 1) * size] = np.float32(0)
             _swap(flow_4)
-        ws[_DUAL * size : _PLANES * size] = np.float32(0)
+        ws[_DUAL * size : (_PLANES - 1) * size] = np.float32(0)
+        ws[(_PLANES - 1) * size : _PLANES * size] = np.float32(1)
         for x in range(row_stride - LANES):
             ws[rows + _ROW_THETA * row_stride + x] = theta if x < width else np.float32(0)
-            ws[rows + _ROW_TAU * row_stride + x] = tau / theta if x < width - 1 else np.float32(0)
+            ws[rows + _ROW_INSIDE * row_stride + x] = np.float32(1) if x < width - 1 else np.float32(0)
         _interleave(ws, height, width, pitch, levels_L5[level, 4], interleaved)
         constants = (theta, lambda_ * theta, tau / theta, np.float32(epsilon * epsilon * (height * width)))
         for _ in range(warps):
             _warp(
                 ws, height, width, pitch, levels_L5[level, 3], interleaved,
-                first + flow_4[0] * size, first + flow_4[1] * size, first + _DATA * size, size, cubic_x, cubic_y,
+                first + flow_4[0] * size, first + flow_4[1] * size, first + _DATA * size, size, cubic,
             )  # fmt: skip
             iterations = _optimise(
                 ws, height, width, pitch, flow_4, first, size, rows, row_stride, constants, rounds, median
@@ -383,7 +413,7 @@ def compiled_solver():
 
 
 def compile_cached(function):
-    """`njit` with the cache on disk, or without where there is no place to keep one (a read-only installation)."""
+    """`njit` with the cache on disk, or without where it has no place (a read-only installation)."""
     try:
         return njit(error_model="numpy", nogil=True, cache=True)(function)
     except RuntimeError:
@@ -404,13 +434,13 @@ def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
         return (columns // LANES + 1) * LANES
 
     def plane_of(lines: int, columns: int) -> int:
-        # An odd number of cache lines beyond whole pages: equal places of the planes fall into different sets.
+        # Some cache lines beyond whole pages: equal places of the planes fall into different cache sets.
         return -(-(2 * LANES + (lines + 2) * pitch_of(columns)) // 1024) * 1024 + 5 * LANES
 
     size = plane_of(height, width)
     row_stride = pitch_of(width) + 2 * LANES
     interleaved = (height + 2 * _BORDER) * (width + 2 * _BORDER) * 4
-    end = _PLANES * size + LANES + _ROWS * row_stride + _STEPS * (LANES + 4) + interleaved + LANES
+    end = _PLANES * size + LANES + _ROWS * row_stride + 4 * LANES + interleaved + LANES
     end = -(-end // LANES) * LANES
     levels = []
     for level in range(settings.scales):
@@ -425,17 +455,14 @@ def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
 
 
 def _workspace(plan: _Plan) -> np.ndarray:
-    """Zeroed floats that start on a cache line, with the cubic weights in their place."""
+    """Zeroed floats that start on a cache line, with the cubic polynomials in their place."""
     memory = np.zeros(plan.total + LANES, np.float32)
     ws = memory[(-memory.ctypes.data // 4) % LANES :][: plan.total]
-    a, x = -0.75, np.arange(_STEPS) / _STEPS
-    before = ((a * (x + 1) - 5 * a) * (x + 1) + 8 * a) * (x + 1) - 4 * a
-    here = ((a + 2) * x - (a + 3)) * x * x + 1
-    there = ((a + 2) * (1 - x) - (a + 3)) * (1 - x) * (1 - x) + 1
-    weights_S4 = np.stack([before, here, there, 1 - before - here - there], 1).astype(np.float32)
+    a = _CUBIC
+    # Rows: power of the fraction; columns: weight of the four taps.
+    cubic_44 = np.array([[0, 1, 0, 0], [a, 0, -a, 0], [-2 * a, -a - 3, 2 * a + 3, a], [a, a + 2, -a - 2, -a]])
     start = _PLANES * plan.size + LANES + _ROWS * plan.row_stride
-    ws[start : start + _STEPS * LANES] = np.repeat(weights_S4, 4, axis=1).ravel()
-    ws[start + _STEPS * LANES :][: _STEPS * 4] = weights_S4.ravel()
+    ws[start : start + 4 * LANES] = np.repeat(cubic_44, 4, axis=1).ravel()
     return ws
 
 
