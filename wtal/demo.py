@@ -18,10 +18,11 @@ from wtal.training.run import train
 
 QUICK = (
     # fewer, shorter videos and fewer steps; everything else is the same
-    "sandbox.training_videos=12",
-    "sandbox.test_videos=6",
+    "sandbox.training_videos=16",
+    "sandbox.test_videos=8",
     "sandbox.min_seconds=15",
     "sandbox.max_seconds=18",
+    "sandbox.max_instances=3",
     "schedule.warmup_steps=60",
     "schedule.rounds=2",
     "schedule.b_steps=30",
