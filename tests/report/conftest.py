@@ -28,9 +28,7 @@ GRID = TimeGrid(12.5, 8, 4)
 SECONDS = 12.0
 
 
-def write_video(
-    path: Path, seconds: float = SECONDS, fps: int = 25, size: tuple[int, int] = (96, 64)
-) -> Path:
+def write_video(path: Path, seconds: float = SECONDS, fps: int = 25, size: tuple[int, int] = (96, 64)) -> Path:
     """An H.264 file whose brightness tells the time."""
     import av
 
@@ -53,9 +51,7 @@ def random_scores(seed: int, duration: float = SECONDS, attention: bool = True) 
     rng = np.random.default_rng(seed)
     length = int(np.ceil(duration / GRID.snippet_seconds))
     noise = rng.normal(size=(length + 8, len(CLASSES)))
-    smooth = np.stack(
-        [np.convolve(noise[:, c], np.ones(5) / 2.2, "valid") for c in range(len(CLASSES))], axis=1
-    )
+    smooth = np.stack([np.convolve(noise[:, c], np.ones(5) / 2.2, "valid") for c in range(len(CLASSES))], axis=1)
     frame_TC = (1 / (1 + np.exp(-smooth[:length]))).astype(np.float32)
     video_C = np.sort(rng.uniform(0.3, 1, len(CLASSES))).astype(np.float32)
     attention_T = rng.uniform(0, 1, length).astype(np.float32) if attention else None
@@ -69,9 +65,7 @@ def make_data(tmp_path_factory):
     video = write_video(tmp_path_factory.mktemp("videos") / "a 100% 'file' #1?.mp4")
     ids = ["plain", HOSTILE_ID, "unlabelled"]
     scores = {
-        video_id: {
-            row: random_scores(10 * i + j) for j, row in enumerate(("cbp_warmup", "vlp_raw", "vlp", "ours"))
-        }
+        video_id: {row: random_scores(10 * i + j) for j, row in enumerate(("cbp_warmup", "vlp_raw", "vlp", "ours"))}
         for i, video_id in enumerate(ids)
     }
     truth = (Instance(1.0, 3.5, "hug"), Instance(2.0, 4.0, HOSTILE_LABEL), Instance(6.0, 8.0, "hug"))
@@ -142,9 +136,7 @@ class Browser:
 
     def call(self, method: str, path: str, body: dict | None = None):
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.root + path, data, {"Content-Type": "application/json"}, method=method
-        )
+        request = urllib.request.Request(self.root + path, data, {"Content-Type": "application/json"}, method=method)
         try:
             with DIRECT.open(request, timeout=60) as answer:
                 return json.load(answer)["value"]
@@ -219,13 +211,9 @@ def browser(tmp_path_factory):
     driver = shutil.which("chromedriver")
     if driver is None or not (shutil.which("chromium") or shutil.which("google-chrome")):
         pytest.skip("no browser: chromium and chromedriver are not installed")
-    process = subprocess.Popen(
-        [driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    process = subprocess.Popen([driver, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
-        port = next(
-            (m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line))), None
-        )
+        port = next((m[1] for line in process.stdout if (m := re.search(r"successfully on port (\d+)", line))), None)
         assert port is not None, "chromedriver did not start"
         # an unread pipe would stop it once it is full
         threading.Thread(target=process.stdout.read, daemon=True).start()

@@ -71,8 +71,7 @@ def test_video_plays_and_the_cursor_follows(browser, report):
     browser.wait("return document.getElementById('player').paused")
     browser.wait("return Math.abs(wtalPage.state.now - document.getElementById('player').currentTime) < 0.05")
     lane = browser.run(
-        "const b = document.querySelector('.lane.scores canvas').getBoundingClientRect();"
-        "return [b.left, b.width]"
+        "const b = document.querySelector('.lane.scores canvas').getBoundingClientRect();return [b.left, b.width]"
     )
     now = browser.run("return document.getElementById('player').currentTime")
     assert browser.run(left) > start
@@ -99,9 +98,7 @@ def test_click_and_keyboard_seek(browser, report):
     assert browser.run("return wtalPage.state.now") == pytest.approx(12.0, abs=0.1)
     starts = sorted(d.start for d in report[0].videos[0].detections)
     browser.keys("\ue011", "n")  # home, next detection
-    assert browser.run("return wtalPage.state.now") == pytest.approx(
-        next(s for s in starts if s > 0.05), abs=0.05
-    )
+    assert browser.run("return wtalPage.state.now") == pytest.approx(next(s for s in starts if s > 0.05), abs=0.05)
     quiet(browser)
 
 
@@ -124,8 +121,7 @@ def test_slider_gives_what_predict_gives(browser, report, theta):
     browser.open(page(report))
     browser.wait("return window.wtalPage")
     browser.run(
-        "const s = document.getElementById('threshold');"
-        "s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
+        "const s = document.getElementById('threshold');s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
         theta,
     )
     settings = dataclasses.replace(data.inference, thresholds=(theta,))
@@ -149,9 +145,7 @@ SETTINGS = {
     "upsampled outer-inner contrast": InferenceSettings(
         upsample=4, score="oic", class_rule="top", class_top=3, gamma=0.3, nms="linear", nms_tiou=0.3
     ),
-    "mean, hard": InferenceSettings(
-        score="mean", nms="hard", nms_tiou=0.2, thresholds=(0.1, 0.5), class_threshold=0.3
-    ),
+    "mean, hard": InferenceSettings(score="mean", nms="hard", nms_tiou=0.2, thresholds=(0.1, 0.5), class_threshold=0.3),
     "product and attention": InferenceSettings(
         signal="product",
         more=(ProposalPass(thresholds=(0.3, 0.6)),),
@@ -161,9 +155,7 @@ SETTINGS = {
         score_floor=0.2,
         max_detections=12,
     ),
-    "short ones dropped": InferenceSettings(
-        min_length=1.5, upsample=2, nms="none", thresholds=(0.3, 0.31, 0.6)
-    ),
+    "short ones dropped": InferenceSettings(min_length=1.5, upsample=2, nms="none", thresholds=(0.3, 0.31, 0.6)),
     "fused": InferenceSettings(fusion="weighted", fusion_weight=0.7, class_threshold=0.4),
 }
 
@@ -178,8 +170,7 @@ def test_page_arithmetic_is_that_of_detect(browser, make_data, tmp_path, name):
     browser.wait("return window.wtalPage")
     scores = data.scores("plain")
     browser.run(
-        "const d = wtalPage.data;"
-        "for (const row of d.rows) row.scores = wtalProposals.decode(row, d.classes.length);"
+        "const d = wtalPage.data;for (const row of d.rows) row.scores = wtalProposals.decode(row, d.classes.length);"
     )
     for row in scores:
         for theta in (None, 0.25, 0.6):
@@ -203,27 +194,17 @@ def test_hostile_names_are_text(browser, report):
     video = data.videos[1]
     assert browser.run("return document.querySelector('h1').textContent") == video.video_id
     assert browser.run("return document.title").startswith(video.video_id[:20])
-    lanes = browser.run(
-        "return Array.from(document.querySelectorAll('.lane.scores .lane-name'), (e) => e.textContent)"
-    )
+    lanes = browser.run("return Array.from(document.querySelectorAll('.lane.scores .lane-name'), (e) => e.textContent)")
     assert data.classes[3] in lanes
-    cells = browser.run(
-        "return Array.from(document.querySelectorAll('#found-body td'), (e) => e.textContent)"
-    )
+    cells = browser.run("return Array.from(document.querySelectorAll('#found-body td'), (e) => e.textContent)")
     assert data.classes[3] in cells
-    assert "<b>x</b>.mp4" in browser.run(
-        "return document.querySelector('.warn-box:not([hidden])').textContent"
-    )
+    assert "<b>x</b>.mp4" in browser.run("return document.querySelector('.warn-box:not([hidden])').textContent")
     quiet(browser)
     browser.open((out / "index.html").as_uri())
-    names = browser.run(
-        "return Array.from(document.querySelectorAll('#videos tbody a'), (e) => e.textContent)"
-    )
+    names = browser.run("return Array.from(document.querySelectorAll('#videos tbody a'), (e) => e.textContent)")
     assert names == [v.video_id for v in data.videos]
     assert browser.run("return document.querySelector('h1').textContent") == data.title
-    assert (
-        browser.run("return document.querySelectorAll('b, i').length") == 1
-    )  # the protocol's name is the only one
+    assert browser.run("return document.querySelectorAll('b, i').length") == 1  # the protocol's name is the only one
     quiet(browser)
 
 
@@ -241,13 +222,8 @@ def test_index_sorts_and_filters(browser, report):
     browser.run(click, "Errors")
     assert browser.run(column)[0].rstrip("!") == data.videos[1].video_id
     assert browser.run("return document.querySelector('th[aria-sort]').textContent") == "Errors"
-    browser.run(
-        "const f = document.getElementById('filter'); f.value = 'PLAI'; f.dispatchEvent(new Event('input'))"
-    )
-    assert (
-        browser.run("return Array.from(document.querySelectorAll('#videos tbody tr:not([hidden])')).length")
-        == 1
-    )
+    browser.run("const f = document.getElementById('filter'); f.value = 'PLAI'; f.dispatchEvent(new Event('input'))")
+    assert browser.run("return Array.from(document.querySelectorAll('#videos tbody tr:not([hidden])')).length") == 1
     assert browser.run("return document.getElementById('filter-note').textContent") == "1 of 3 videos"
 
 

@@ -159,9 +159,7 @@ def test_label_studio_takes_the_newest_annotation(tmp_path):
 
 def test_fiftyone_schema(tmp_path):
     videos = [
-        LabelledVideo(
-            "a", (Interval(1.5, 2.5, "run", 0.5), Interval(0.0, 1.0, "jump", 0.25)), source=Path("/v/a.mp4")
-        ),
+        LabelledVideo("a", (Interval(1.5, 2.5, "run", 0.5), Interval(0.0, 1.0, "jump", 0.25)), source=Path("/v/a.mp4")),
         LabelledVideo("b", ()),
     ]
     EXPORTERS["fiftyone"](videos, tmp_path)
@@ -179,9 +177,7 @@ def test_fiftyone_schema(tmp_path):
 
 def test_fiftyone_reads_our_export(tmp_path):
     fiftyone = pytest.importorskip("fiftyone", reason="fiftyone is not installed")
-    EXPORTERS["fiftyone"](
-        [LabelledVideo("a", (Interval(1.5, 2.5, "run", 0.5),), source=Path("/v/a.mp4"))], tmp_path
-    )
+    EXPORTERS["fiftyone"]([LabelledVideo("a", (Interval(1.5, 2.5, "run", 0.5),), source=Path("/v/a.mp4"))], tmp_path)
     importer = fiftyone.utils.data.FiftyOneTemporalDetectionDatasetImporter(
         dataset_dir=str(tmp_path), data_path="data.json"
     )
@@ -206,9 +202,7 @@ def test_elan_tiers_hold_no_overlap():
 
 
 def test_elan_is_one_tier_a_class_with_scores_bound_to_it(tmp_path):
-    (path,) = EXPORTERS["elan"](
-        [LabelledVideo("v", (Interval(1, 2, "a", 0.5), Interval(3, 4, "b", 0.25)))], tmp_path
-    )
+    (path,) = EXPORTERS["elan"]([LabelledVideo("v", (Interval(1, 2, "a", 0.5), Interval(3, 4, "b", 0.25)))], tmp_path)
     root = ElementTree.parse(path).getroot()
     names = [tier.get("TIER_ID") for tier in root.iter("TIER")]
     assert names == ["1: a", "1: score", "2: b", "2: score"]

@@ -69,8 +69,8 @@ function wtalVideo(data) {
     for (const row of rows.filter((r) => state.rows.has(r.key))) {
       lane(row.name, tall, (g, w, x) => {
         const top = Math.max(1e-9, ...state.found.get(row.key).map((d) => d[3]));
-        if (state.theta !== null) for (const d of defaults.get(row.key)) ghost(g, x, d, classes, tall);
         for (const d of [...state.found.get(row.key)].reverse()) bar(g, x, d, classes, tall, 0.25 + (0.75 * Math.max(0, d[3])) / top);
+        if (state.theta !== null) for (const d of defaults.get(row.key)) ghost(g, x, d, classes, tall);
       }, { strong: row.key === data.main, items: () => state.found.get(row.key) });
     }
     for (const c of classes) {
@@ -109,7 +109,7 @@ function wtalVideo(data) {
     const place = classes.indexOf(item[2]);
     if (place < 0) return;
     const step = (tall - 4) / classes.length;
-    g.strokeStyle = colors.soft;
+    g.strokeStyle = colors.ink;
     g.setLineDash([3, 2]);
     g.strokeRect(x(item[0]), 2 + place * step, Math.max(1.5, x(item[1]) - x(item[0])), Math.max(3, step - 1));
     g.setLineDash([]);

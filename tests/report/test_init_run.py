@@ -4,6 +4,7 @@ API."""
 import csv
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -49,9 +50,7 @@ def own(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     for number, name in enumerate([*NAMES, "unlabelled"]):
         write_video(folder / "videos" / ("deep" if number == 1 else ".") / f"{name}.mp4", number)
-    write_table(
-        folder / "labels.csv", [(f"{name}.mp4", label) for name, label in zip(NAMES, LABELS, strict=True)]
-    )
+    write_table(folder / "labels.csv", [(f"{name}.mp4", label) for name, label in zip(NAMES, LABELS, strict=True)])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name, channels in (("rgb", 3), ("flow", 2)):
@@ -75,10 +74,7 @@ def done(own):
     assert main(["run", str(config), *overrides]) == 0
     new = folder / "new.mp4"
     write_video(new, 99)
-    assert (
-        main(["predict", str(folder / "runs/own"), "--video", str(new), "--out", str(folder / "new.json")])
-        == 0
-    )
+    assert main(["predict", str(folder / "runs/own"), "--video", str(new), "--out", str(folder / "new.json")]) == 0
     return folder, overrides, folder / "runs" / "own"
 
 
@@ -103,9 +99,7 @@ def test_run_writes_detections_and_a_report(done):
     folder, _, run = done
     annotations = read_activitynet(folder / "own-annotations.json")
     predictions = read_predictions(run / "predictions.json")
-    assert set(predictions) == {
-        key for key, video in annotations.videos.items() if video.subset == "validation"
-    }
+    assert set(predictions) == {key for key, video in annotations.videos.items() if video.subset == "validation"}
     assert not (run / "summary.json").exists()
     page = (run / "report" / "index.html").read_text()
     assert "no ground-truth segments" in page.lower() or "No ground-truth segments" in page
@@ -166,9 +160,7 @@ def test_with_segments_there_is_an_evaluation(done, capsys):
     assert "mAP@0.5" in out
     rows = json.loads((folder / "runs/measured/summary.json").read_text())["rows"]
     page = (folder / "runs/measured/report/index.html").read_text()
-    assert (
-        f"{100 * rows['ours']['average_mAP']:.1f}" in page and "AP by class" in page and "Diagnosis" in page
-    )
+    assert f"{100 * rows['ours']['average_mAP']:.1f}" in page and "AP by class" in page and "Diagnosis" in page
     for figure, more in (
         ("map", []),
         ("class-ap", ["--tiou", "0.5"]),
@@ -177,6 +169,38 @@ def test_with_segments_there_is_an_evaluation(done, capsys):
         picture = folder / f"{figure}.svg"
         assert main(["plot", figure, str(folder / "runs/measured"), *more, "--out", str(picture)]) == 0
         assert picture.read_text().startswith("<?xml")
+
+
+def test_slider_of_a_real_run_gives_what_the_command_gives(done, browser, tmp_path):
+    _, _, run = done
+    # prediction writes into the run folder too, and other tests look at that
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    command = ["predict", str(copy), "inference.thresholds=[0.3]", "--out", str(tmp_path / "p.json")]
+    assert main(command) == 0
+    browser.complaints(), browser.requests()
+    changed = 0
+    for video_id, found in read_predictions(tmp_path / "p.json").items():
+        browser.open((run / "report" / "index.html").as_uri())
+        browser.run(
+            "Array.from(document.querySelectorAll('#videos a')).find((a) => a.textContent === arguments[0]).click()",
+            video_id,
+        )
+        browser.wait("return window.wtalPage && document.getElementById('player').readyState >= 1")
+        slide = "const s = document.getElementById('threshold'); s.value = 0.3; s.dispatchEvent(new Event('input'));"
+        shown = browser.run(
+            slide + "const d = wtalPage.data; return wtalPage.state.found.get('ours').map((i) =>"
+            "[i[0], i[1], d.classes[i[2]], i[3]])"
+        )
+        assert [row[:3] for row in shown] == [[d.start, d.end, d.label] for d in found]
+        assert [row[3] for row in shown] == pytest.approx([d.score for d in found], rel=1e-9)
+        changed += shown != browser.run(
+            "const d = wtalPage.data; return d.detections.map((i) => [i[0], i[1], d.classes[i[2]], i[3]])"
+        )
+    assert changed
+    assert browser.complaints() == []
+    assert all(url.startswith(("file:", "data:")) for url in browser.requests())
+    assert browser.run("return window.hacked === undefined")
 
 
 def test_exports_of_a_run_know_its_videos(done):
@@ -189,7 +213,7 @@ def test_exports_of_a_run_know_its_videos(done):
 
 def test_five_lines_give_what_predict_gives(done, capsys, monkeypatch):
     folder, _, run = done
-    script = Path(__file__).resolve().parents[1] / "docs" / "five_lines.py"
+    script = Path(__file__).resolve().parents[2] / "docs" / "five_lines.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(run), str(folder / "new.mp4")])
     runpy.run_path(str(script), run_name="__main__")
     expected = "".join(
