@@ -4,6 +4,7 @@
 headers are JSON (nothing is unpickled); frames follow their header as raw bytes. It ends when the other side does.
 
     -> {"path": ..., "fps": ..., "short_side": ..., "decoder": "auto" | "decord" | "pyav", ...}
+    <- {"kind": "begin", "frames": ...}                      how many grid frames the header promises
     <- {"kind": "frames", "shape": [N, H, W, 3]} + bytes     any number of times
     <- {"kind": "restart", "reason": ...}                    decord failed; PyAV begins at the first frame
     <- {"kind": "done", ...} or {"kind": "failed", "reason": ..., "frames": ...}
@@ -78,6 +79,7 @@ def _decode(request: dict[str, Any], sender: _Sender) -> None:
             f"has pictures of {info.width}x{info.height}, more than max_pixels {request['max_pixels']} allows"
         )
     decoder = video.choose_decoder(info, request["decoder"])
+    sender.header(kind="begin", frames=max(1, round(info.duration * request["fps"])))
     sampler, broken = _send_frames(path, decoder, request, sender)
     if broken and decoder == "decord" and request["decoder"] == "auto":
         # All frames of a video come from one decoder

@@ -18,7 +18,8 @@ from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video import UnreadableVideo
 
 Message = tuple[str, Any]
-"""("frames", uint8 [N, H, W, 3]), ("restart", reason) or, last, ("done", what is known of the video)."""
+"""("begin", grid frames promised), ("frames", uint8 [N, H, W, 3]), ("restart", reason), or, last, ("done", what is
+known of the video)."""
 
 
 class DecodeProcess:
@@ -69,6 +70,8 @@ class DecodeProcess:
                     frames_NHWC = np.empty(header["shape"], np.uint8)
                     self._receive_into(frames_NHWC)
                     yield "frames", frames_NHWC
+                elif kind == "begin":
+                    yield "begin", header["frames"]
                 elif kind == "restart":
                     yield "restart", header["reason"]
                 elif kind == "failed":

@@ -8,7 +8,6 @@ only, counted from its beginning; on a GPU batches span videos and have a fixed 
 """
 
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from feature_extraction.assembly import Assembly, Batcher
 from feature_extraction.channel import Channel, Line, Stopped
@@ -29,6 +27,7 @@ from feature_extraction.failures import FailureLog
 from feature_extraction.flow import compute_flow
 from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.preprocess import quantize_flow, still_flow, to_gray
+from feature_extraction.progress import Progress
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.shards import Claims, in_shard
 from feature_extraction.store import Stream, create_stream, printable
@@ -89,16 +88,25 @@ class _Job:
         self.flow_1HW2: np.ndarray | None = None  # flow stage: the last flow made
         self.assembly: Assembly | None = None  # network stage
         self.failed = False  # network stage
+        self.promised = 0  # grid frames that the header promises
 
 
 class _Work:
     """The list of videos, handed out to decoding threads."""
 
-    def __init__(self, files: list[VideoFile], streams: dict[str, Stream], claims: Claims, failures: FailureLog,
-                 summary: ExtractionSummary) -> None:  # fmt: skip
+    def __init__(
+        self,
+        files: list[VideoFile],
+        streams: dict[str, Stream],
+        claims: Claims,
+        failures: FailureLog,
+        summary: ExtractionSummary,
+        bar: Progress,
+    ) -> None:
         self.todo = deque(files)
         self.held: list[VideoFile] = []
-        self.streams, self.claims, self.failures, self.summary = streams, claims, failures, summary
+        self.streams, self.claims, self.failures = streams, claims, failures
+        self.summary, self.bar = summary, bar
         self._lock = threading.Lock()
         self._began = time.time()
         self._leftovers = [
@@ -115,15 +123,16 @@ class _Work:
             while self.todo:
                 file = self.todo.popleft()
                 if not self.missing(file):
-                    self.summary.present.append(file.id)
+                    self._present(file)
                 elif not self.claims.take(file.id):
                     self.held.append(file)
                 elif not (missing := self.missing(file)):  # finished while we looked
                     self.claims.give_up(file.id)
-                    self.summary.present.append(file.id)
+                    self._present(file)
                 elif (record := self.failures.get(file.id, newer_than=self._began)) is not None:
                     self.claims.give_up(file.id)  # another worker just tried it
                     self.summary.failed[file.id] = record["reason"]
+                    self.bar.finished(file.id)
                 else:
                     self._sweep(file.id)
                     return _Job(file, missing)
@@ -131,6 +140,10 @@ class _Work:
                 return None
             self.todo, self.held = deque(self.held), []
             return "waiting"
+
+    def _present(self, file: VideoFile) -> None:
+        self.summary.present.append(file.id)
+        self.bar.present()
 
     def _sweep(self, video_id: str) -> None:
         starts = tuple(f".{(video_id + suffix)[:80]}." for suffix in (".npy", ".json"))
@@ -165,14 +178,15 @@ class Extractor:
         summary = ExtractionSummary({name: stream.folder for name, stream in streams.items()})
         failures = FailureLog(out)
         claims = Claims(out)
+        bar = Progress(len(files), progress)
         threads = torch.get_num_threads()
         # Flow keeps all cores busy; a network that spins on all of them as well would only get in its way
         torch.set_num_threads(max(1, self.cores // 2) if "flow" in self.towers else self.cores)
         try:
-            work = _Work(files, streams, claims, failures, summary)
-            with tqdm(total=len(files), unit="video", desc="extract", disable=None if progress else True) as bar:
-                _Run(self, work, bar).go()
+            work = _Work(files, streams, claims, failures, summary, bar)
+            _Run(self, work, bar).go()
         finally:
+            bar.close()
             torch.set_num_threads(threads)
             claims.close()
         failures.gather()
@@ -183,7 +197,7 @@ class Extractor:
 class _Run:
     """One pass of the pipeline."""
 
-    def __init__(self, extractor: Extractor, work: _Work, bar: tqdm) -> None:
+    def __init__(self, extractor: Extractor, work: _Work, bar: Progress) -> None:
         self.extractor, self.settings, self.work, self.bar = extractor, extractor.settings, work, bar
         self.summary = work.summary
         self.line = Line()
@@ -201,7 +215,6 @@ class _Run:
         self.batchers = {
             name: Batcher(name, tower, sizes[name], spanning=on_gpu) for name, tower in extractor.towers.items()
         }
-        self.began = time.monotonic()
         self.settling: list[_Job] = []  # all frames seen, features not all back
 
     def go(self) -> None:
@@ -302,6 +315,8 @@ class _Run:
         self._flush_all()
 
     def _advance(self, kind: str, job: _Job, content: Any) -> None:
+        if kind == "begin":
+            job.promised = content
         if kind == "restart" or job.assembly is None:
             self._drop(job)
             job.assembly = Assembly(self.settings, job.missing)
@@ -312,9 +327,7 @@ class _Run:
             for name in ("rgb", "clip"):
                 if name in job.missing:
                     self.batchers[name].add(assembly, assembly.push(name, content))
-            rate = self.summary.frames / (time.monotonic() - self.began)
-            self.bar.set_postfix_str(f"{rate:.0f} frames/s", refresh=False)
-            self.bar.update(0)
+            self.bar.frames(job.file.id, len(content), assembly.frames, job.promised)
         elif kind == "flow":
             self.batchers["flow"].add(assembly, assembly.push("flow", content))
         elif kind == "done":
@@ -366,9 +379,9 @@ class _Run:
                 reason, frames = rest
                 work.failures.record(video_id, job.file.path, reason, frames)
                 self.summary.failed[video_id] = reason
-                self.bar.write(f"extract: {job.file.path}: {reason}", file=sys.stderr)
+                self.bar.tell(f"extract: {job.file.path}: {reason}")
             else:
                 work.failures.forget(video_id)
                 self.summary.done.append(video_id)
             work.claims.give_up(video_id)
-            self.bar.update()
+            self.bar.finished(video_id)

@@ -18,7 +18,7 @@ from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.pipeline import ExtractionSummary
 from feature_extraction.settings import ExtractionSettings
 
-GROUP = 8  # videos a task: small enough to share out evenly, large enough to overlap their stages
+GROUP = 32  # videos a task at most: each task starts a decoding process of its own
 RETRIES = 20  # deaths of workers that one group survives
 
 
@@ -134,7 +134,9 @@ def resolved(settings: ExtractionSettings, resolve: Callable[[str], str] | None)
 def _share_out(
     ray: Any, workers: list[Any], files: list[VideoFile], on_progress: Callable[[int, list[Any]], None] | None
 ) -> ExtractionSummary:
-    groups = [files[start : start + GROUP] for start in range(0, len(files), GROUP)][::-1]
+    # At least four tasks a worker, so that the last ones end together
+    size = max(1, min(GROUP, len(files) // (4 * len(workers))))
+    groups = [files[start : start + size] for start in range(0, len(files), size)][::-1]
     total, finished = ExtractionSummary({}), 0
     running: dict[Any, Any] = {}
     with tqdm(total=len(files), unit="video", desc="extract (ray)", disable=None) as bar:

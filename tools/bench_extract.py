@@ -33,7 +33,7 @@ from feature_extraction.towers import Tower, _i3d_runner, choose_device, choose_
 from feature_extraction.video import UnreadableVideo
 
 
-def draw_videos(folder: Path, count: int, frames: int, height: int = 256, width: int = 340) -> None:
+def draw_videos(folder: Path, count: int, frames: int, height: int = 256, width: int = 340, rate: int = 25) -> None:
     """H.264 clips of a texture that moves by a few pixels a frame."""
     import av
 
@@ -42,7 +42,7 @@ def draw_videos(folder: Path, count: int, frames: int, height: int = 256, width:
         coarse = generator.integers(0, 256, (height // 8 + 20, width // 8 + 20, 3), np.uint8)
         texture = np.kron(coarse, np.ones((8, 8, 1), np.uint8))
         with av.open(str(folder / f"{number}.mp4"), "w") as container:
-            stream = container.add_stream("libx264", rate=25, options={"preset": "ultrafast", "crf": "23"})
+            stream = container.add_stream("libx264", rate=rate, options={"preset": "ultrafast", "crf": "23"})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             for index in range(frames):
                 y, x = (int(60 + 50 * f(index / 12 + number)) for f in (np.sin, np.cos))
@@ -84,6 +84,8 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
     """Each stage alone and the whole, on the same videos; the frames of the stages are held in memory."""
     files = list_videos(videos)
     cores = len(os.sched_getaffinity(0))
+    # On a machine that is busy with other things, threads that wait for each other measure the others
+    quiet = os.getloadavg()[0] < cores
     gpu = device if device.type == "cuda" else None
     decoded: list[np.ndarray] = []
     readable = []
@@ -119,7 +121,7 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
     if "flow" in towers:
         flow_of(decoded[0][:3])  # compiles
         seconds["flow"] = timed(flow)[0]
-    torch.set_num_threads(cores)
+    torch.set_num_threads(cores if quiet else 1)
     features: dict[str, list[np.ndarray]] = {name: [] for name in towers}
 
     def run_network(name: str) -> None:
@@ -158,7 +160,8 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
     return {
         "device": str(device) if gpu is None else torch.cuda.get_device_name(device),
         "cores": cores,
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_average": round(os.getloadavg()[0], 1),
+        "network_threads_alone": cores if quiet else 1,
         "videos": len(readable),
         "unreadable": len(files) - len(readable),
         "frames": frames,
@@ -176,12 +179,12 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
 def bench_long(hours: float, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> dict:
     """Peak memory of a generated video of some hours against one of a minute."""
     extractor = Extractor(settings, towers, device)
-    report = {}
+    report, rate = {}, max(1, round(settings.fps))
     with tempfile.TemporaryDirectory() as folder:
         for name, seconds in (("minute", 60), ("long", hours * 3600)):
             place = Path(folder, name)
             place.mkdir()
-            draw_videos(place, 1, round(25 * seconds), 64, 96)
+            draw_videos(place, 1, round(rate * seconds), 64, 96, rate)
             took, summary = timed(lambda place=place, name=name: extractor.run(
                 list_videos(place), Path(folder, f"{name} out"), progress=False))  # fmt: skip
             report[name] = {
