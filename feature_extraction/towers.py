@@ -178,7 +178,6 @@ def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: s
         "tail": "last frame repeated",
         "short_side": settings.short_side or None,
         "resize": "bilinear (OpenCV INTER_LINEAR)",
-        "accept_truncated": settings.accept_truncated,
     }
     if name in ("rgb", "flow"):
         made |= {
