@@ -110,7 +110,7 @@ def results_table(run: ReportData) -> dict[str, Any]:
 
 def clock(seconds: float) -> str:
     """Seconds as `m:ss.s` or `h:mm:ss`."""
-    minutes, rest = divmod(float(seconds), 60)
+    minutes, rest = divmod(round(float(seconds), 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02d}:{int(rest):02d}" if hours else f"{minutes}:{rest:04.1f}"
 
