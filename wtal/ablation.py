@@ -35,7 +35,11 @@ class Variant:
     """Settings changed for inference alone."""
 
 
-FUSIONS = {"average fusion": ("inference.fusion=average",), "weighted fusion": ("inference.fusion=weighted",)}
+# the paper does not give the weights of its weighted fusion; the CBP branch has three quarters here
+FUSIONS = {
+    "average fusion": ("inference.fusion=average",),
+    "weighted fusion": ("inference.fusion=weighted", "inference.fusion_weight=0.75"),
+}
 # the methods that the paper and we plug in, and the paper's own backbone
 PLUG_INS = {"CO2-Net": "co2net", "UM": "um", "DELU": "delu", "transformer": "transformer"}
 ALONE = ("schedule.strategy=warmup_only",)

@@ -13,7 +13,7 @@ from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection import detection_map
 from wtal.evaluation.frame_miou import frame_miou, rasterise
 from wtal.evaluation.tables import percent, text_table
-from wtal.inference.detect import detect
+from wtal.inference.detect import detect, fuse
 from wtal.inference.scores import VideoScores
 from wtal.runs import ROWS
 
@@ -36,7 +36,8 @@ def measure(
         for video_id in truth.videos
     }
     result = detection_map(truth, detections, config.evaluation.protocol, config.evaluation.tiou)
-    frames = score_miou(truth, scores, config.pseudo_labels.high)
+    seen = {v: fuse(scores[v], None if other is None else other[v], config.inference) for v in truth.videos}
+    frames = score_miou(truth, seen, config.pseudo_labels.high)
     return {
         "mAP": {f"{tiou:g}": float(value) for tiou, value in zip(result.tiou, result.mAP, strict=True)},
         "average_mAP": float(result.average_mAP),

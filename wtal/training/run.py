@@ -42,13 +42,13 @@ def _train(config: Config, device: torch.device, processes: Processes) -> tuple[
     held_out, also_missing = available(features, sorted(parts.held_out.videos), config.data.missing)
     if config.training.select == "held_out" and not held_out:
         raise UserError("training.select is 'held_out', but no training video is: set data.held_out, for example to 0.2")
+    videos = training_videos(features, annotations, train_ids)
+    branches = build_branches(config, features, annotations.classes, train_ids)
+    # only now, when nothing is wrong with the inputs, is anything written
     run = RunFolder(Path(config.out))
     if processes.first:
         run.open(config, inputs_of(config, features))
     processes.wait()
-
-    videos = training_videos(features, annotations, train_ids)
-    branches = build_branches(config, features, annotations.classes, train_ids)
     settings, ema = config.optimizer, config.pseudo_labels.ema
     students = {"cbp": make_student(branches.cbp.to(device), settings.lr, settings.weight_decay, ema)}
     if branches.vlp is not None:

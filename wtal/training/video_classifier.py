@@ -118,7 +118,7 @@ def train_video_classifier(
         total = 0.0
         for step in range(epoch * steps, (epoch + 1) * steps):
             chosen = videos.shuffled(seed, step, min(settings.batch, len(videos)))
-            batch = videos.batch(chosen, slice(None), seed, step, settings.snippets, streams)
+            batch = videos.batch(chosen, slice(None), seed, step, settings.snippets, "consecutive", streams)
             optimizer.zero_grad()
             feature_BTD = torch.cat([batch.feature[name] for name in streams], dim=2)
             loss = class_summed_loss(model(feature_BTD, batch.mask_BT), batch.label_BC)
