@@ -33,8 +33,8 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
 def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], store: Path | None) -> int:
     """Score all rows on the evaluation videos, write the detections of `row` to `out`, and measure what can be.
 
-    `summary.json` and `predictions.json` in the run folder are written too (for the settings as they are after
-    `overrides`). Returns 0, or 3 where evaluation videos have no features (with `data.missing: skip`).
+    Without `overrides` the run folder's own `predictions.json` and `summary.json` are written too; with some it is
+    left as it is, because a report of it should show the run's own settings. Returns 0, or 3 where evaluation videos have no features (with `data.missing: skip`).
     """
     config = changed(run.config(), overrides)
     check_row(config, row)
@@ -51,9 +51,10 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     second = other_row(config)
     detections = detections_of(config, annotations.classes, rows[row], rows[second] if second else None)
     write_predictions(out, detections, details=f"wtal, row {row}")
-    if row == "ours" and out.resolve() != run.predictions.resolve():
-        write_predictions(run.predictions, detections, details=f"wtal, row {row}")
-    summarise(config, run, annotations, ids, rows)
+    if not overrides:
+        if row == "ours" and out.resolve() != run.predictions.resolve():
+            write_predictions(run.predictions, detections, details=f"wtal, row {row}")
+        summarise(config, run, annotations, ids, rows)
     if missing:
         raise PartialFailure(
             f"{len(missing)} evaluation videos have no features ({', '.join(missing[:5])}"
