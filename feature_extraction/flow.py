@@ -14,6 +14,8 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 
+_SMALLEST_SIDE = 16  # OpenCV makes no pyramid level with a side below this
+
 
 @dataclass(frozen=True, kw_only=True)
 class TVL1Settings:
@@ -58,12 +60,37 @@ class TVL1Settings:
         if self.median not in (1, 3, 5):
             raise UserError(f"TV-L1 median must be 1 (none), 3 or 5, got {self.median!r}")
 
+    def pyramid(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Height and width of each level in pixels, the finest first."""
+        sizes = [(height, width)]
+        while len(sizes) < self.scales:
+            height, width = round(height * self.scale_step), round(width * self.scale_step)
+            if min(height, width) < _SMALLEST_SIDE:
+                break
+            sizes.append((height, width))
+        return sizes
 
-def _compiled(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
-    """The numba version on the CPU."""
+
+def _by_device(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """The compiled version on the CPU, the PyTorch one on other devices."""
+    if device != "cpu":
+        return _torch(previous, following, settings, device, threads)
     from feature_extraction.tvl1_cpu import solve
 
     return solve(_numpy(previous), _numpy(following), settings, threads)[0]
+
+
+def _torch(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """The PyTorch version on any device; PyTorch's own thread count holds."""
+    import torch
+
+    from feature_extraction.tvl1_torch import solve
+
+    try:
+        tensors = [torch.as_tensor(frames, device=device).float() for frames in (previous, following)]
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return solve(*tensors, settings)
 
 
 def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
@@ -93,7 +120,7 @@ def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, 
     return flow_N2HW
 
 
-FLOWS: dict[str, Callable[..., Any]] = {"tvl1": _compiled, "tvl1_opencv": _opencv}
+FLOWS: dict[str, Callable[..., Any]] = {"tvl1": _by_device, "tvl1_torch": _torch, "tvl1_opencv": _opencv}
 
 
 def compute_flow(

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _kernel = njit(error_model="numpy", nogil=True)
 _inline = njit(error_model="numpy", forceinline=True)
 
-SMALLEST_SIDE = 16  # OpenCV makes no pyramid level with a side below this
 _CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
 _BORDER = 4  # zeros around the image that is warped, so that every tap of a clamped position can be read
 _FLAT = np.float32(np.finfo(np.float32).eps)  # squared gradient below which OpenCV does not divide
@@ -443,14 +442,11 @@ def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
     end = _PLANES * size + LANES + _ROWS * row_stride + 4 * LANES + interleaved + LANES
     end = -(-end // LANES) * LANES
     levels = []
-    for level in range(settings.scales):
-        if level and min(height, width) < SMALLEST_SIDE:
-            break
-        first = LANES + pitch_of(width)
-        plane = plane_of(height, width)
-        levels.append((height, width, pitch_of(width), end + first, end + plane + first))
+    for lines, columns in settings.pyramid(height, width):
+        first = LANES + pitch_of(columns)
+        plane = plane_of(lines, columns)
+        levels.append((lines, columns, pitch_of(columns), end + first, end + plane + first))
         end += 2 * plane
-        height, width = round(height * settings.scale_step), round(width * settings.scale_step)
     return _Plan(np.array(levels, np.int64), size, row_stride, end)
 
 

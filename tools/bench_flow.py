@@ -1,0 +1,169 @@
+"""Pairs per second of TV-L1: ours against OpenCV's class on the same frames and cores, in one run.
+
+    python tools/bench_flow.py                              # generated frames only
+    python tools/bench_flow.py clip.mp4 ... --pairs 8       # real clips as well, resized to 340 x 256
+    python tools/bench_flow.py --device cuda --json
+
+OpenCV's class runs twice: pair after pair with its own threads, and one pair a thread with its threads off; the
+better of both is the baseline. `bytes_per_pair` counts ten planes read and six written by every iteration over a
+level; `copy_fraction` relates bytes a second to what copying a large array on the same cores (or device) moves, so
+above 1 the caches did the work. Each figure is the best of `--repeat` rounds that alternate between the programs.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from feature_extraction import tvl1_cpu  # noqa: E402
+from feature_extraction.flow import TVL1Settings, compute_flow  # noqa: E402
+
+BYTES_PER_UPDATE = 16 * 4
+
+
+def clip_pairs(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of neighbouring frames, spread over the first seconds of a clip, gray, 340 x 256."""
+    capture = cv2.VideoCapture(path)
+    frames = []
+    while len(frames) < 8 * count:
+        done, frame = capture.read()
+        if not done:
+            break
+        frames.append(cv2.cvtColor(cv2.resize(frame, (340, 256)), cv2.COLOR_BGR2GRAY))
+    if len(frames) < 2:
+        sys.exit(f"{path}: fewer than two frames can be read")
+    gray = np.stack(frames).astype(np.float32)
+    at = np.linspace(0, len(gray) - 2, count).astype(int)
+    return gray[at], gray[at + 1]
+
+
+def generated_pairs(side: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """A textured disc moving over a still, textured ground."""
+    generator = np.random.default_rng(0)
+    previous, following = [], []
+    y, x = np.mgrid[:side, :side].astype(np.float32)
+    for _ in range(count):
+        ground, disc = (cv2.GaussianBlur(generator.random((side, side), np.float32), (0, 0), 2) for _ in "ab")
+        motion = generator.uniform(-3, 3, 2)
+        for frames, (dx, dy) in ((previous, (0, 0)), (following, motion)):
+            inside = np.hypot(x - side / 2 - dx, y - side / 2 - dy) < side / 4
+            shifted = cv2.warpAffine(disc, np.float32([[1, 0, dx], [0, 1, dy]]), (side, side), borderMode=2)
+            frame = np.where(inside, shifted, ground)
+            frames.append((frame - 0.3) * 600)
+    return np.clip(np.stack(previous), 0, 255), np.clip(np.stack(following), 0, 255)
+
+
+def opencv_flow(pairs: tuple[np.ndarray, np.ndarray], cores: int, one_pair_a_thread: bool) -> np.ndarray:
+    settings = TVL1Settings()
+    cv2.setNumThreads(1 if one_pair_a_thread else cores)
+    threads = cores if one_pair_a_thread else 1
+    return compute_flow(*pairs, settings, algorithm="tvl1_opencv", threads=threads)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def copy_bandwidth(cores: int, device: str) -> float:
+    """Bytes a second read and written by copying arrays that fit in no cache."""
+    if device != "cpu":
+        import torch
+
+        source = torch.empty(1 << 28, device=device)
+        target = torch.empty_like(source)
+
+        def copy() -> None:
+            target.copy_(source)
+            torch.cuda.synchronize()
+
+        return 2 * source.nbytes / min(seconds(copy) for _ in range(5))
+    arrays = [(np.ones(1 << 24, np.float32), np.ones(1 << 24, np.float32)) for _ in range(cores)]
+    with ThreadPoolExecutor(cores) as pool:
+        best = min(seconds(lambda: list(pool.map(lambda pair: np.copyto(*pair), arrays))) for _ in range(5))
+    return 2 * cores * arrays[0][0].nbytes / best
+
+
+def measure(name: str, pairs: tuple[np.ndarray, np.ndarray], device: str, cores: int, repeat: int, copy: float) -> dict:
+    settings = TVL1Settings()
+    count = len(pairs[0])
+    works = {
+        "ours": lambda: compute_flow(*pairs, settings, device=device, threads=cores),
+        "opencv_own_threads": lambda: opencv_flow(pairs, cores, False),
+        "opencv_pair_a_thread": lambda: opencv_flow(pairs, cores, True),
+    }
+    flow = works["ours"]()
+    reference = works["opencv_own_threads"]()
+    error = np.sqrt(((flow - reference) ** 2).sum(1))
+    best = dict.fromkeys(works, np.inf)
+    for _ in range(repeat):
+        for key, work in works.items():
+            best[key] = min(best[key], seconds(work))
+    updates = tvl1_cpu.solve(*pairs, settings, cores)[1].mean()
+    rate = {key: count / value for key, value in best.items()}
+    baseline = max(rate["opencv_own_threads"], rate["opencv_pair_a_thread"])
+    moved = float(updates) * BYTES_PER_UPDATE
+    return {
+        "frames": name, "size": f"{pairs[0].shape[2]}x{pairs[0].shape[1]}", "pairs": count,
+        "ours_pairs_per_second": rate["ours"],
+        "opencv_own_threads_pairs_per_second": rate["opencv_own_threads"],
+        "opencv_pair_a_thread_pairs_per_second": rate["opencv_pair_a_thread"],
+        "ratio": rate["ours"] / baseline,
+        "ratio_to_own_threads": rate["ours"] / rate["opencv_own_threads"],
+        "bytes_per_pair": moved, "copy_fraction": moved * rate["ours"] / copy,
+        "mean_end_point_error": float(error.mean()), "p99_end_point_error": float(np.percentile(error, 99)),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="*", help="videos to take frame pairs from")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--pairs", type=int, default=4, help="pairs per clip (default 4)")
+    parser.add_argument("--small-pairs", type=int, default=64, help="pairs per generated size (default 64)")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the best counts (default 3)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores for both (default all)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args()
+    tiny = generated_pairs(32, 1)
+    first_call = seconds(lambda: compute_flow(*tiny, TVL1Settings()))
+    copy = copy_bandwidth(options.threads, options.device)
+    sets = [(Path(clip).name, clip_pairs(clip, options.pairs)) for clip in options.clips]
+    sets += [("generated", generated_pairs(side, options.small_pairs)) for side in (64, 96)]
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    rows = [
+        measure(name, pairs, options.device, options.threads, options.repeat, copy) for name, pairs in sets
+    ]
+    machine = {
+        "processor": platform.processor() or platform.machine(), "threads": options.threads,
+        "device": options.device, "opencv": cv2.__version__, "load_at_start": load,
+        "first_call_seconds": first_call, "copy_bytes_per_second": copy,
+    }  # fmt: skip
+    if options.json:
+        print(json.dumps({"machine": machine, "rows": rows}, indent=1))
+        return
+    print(", ".join(f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+                    for key, value in machine.items()))  # fmt: skip
+    print("frames                    size     ours/s  opencv/s  ratio  MB/pair  of copy  EPE mean    p99")
+    for row in rows:
+        baseline = row["ours_pairs_per_second"] / row["ratio"]
+        print(
+            f"{row['frames'][:24]:25s} {row['size']:8s} {row['ours_pairs_per_second']:6.1f} {baseline:9.2f} "
+            f"{row['ratio']:6.1f} {row['bytes_per_pair'] / 1e6:8.0f} {row['copy_fraction']:8.2f} "
+            f"{row['mean_end_point_error']:9.5f} {row['p99_end_point_error']:6.4f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
