@@ -1,0 +1,117 @@
+"""The vision-language branch: prompts through the frozen text tower, the equation's scores, what trains and what not."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from feature_extraction.clip import import_open_clip, load_clip
+from feature_extraction.errors import UserError
+from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, spaced, template_embeddings
+from wtal.models.vlp import VLP
+
+NAMES = ("CleanAndJerk", "Golf_Swing", "jump")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    config = {
+        "embed_dim": 16,
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    folder = tmp_path_factory.mktemp("clip")
+    (folder / "clip.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    network = import_open_clip().CLIP(**config)
+    torch.save(network.state_dict(), folder / "clip.pt")
+    return load_clip(str(folder / "clip.json"), str(folder / "clip.pt"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    "name,words",
+    [("CleanAndJerk", "clean and jerk"), ("golf_swing", "golf swing"), ("Doing  karate", "doing karate"), ("BMX", "bmx")],
+)
+def test_class_names_become_words(name, words):
+    assert spaced(name) == words
+
+
+def test_no_prompts_is_the_plain_class_name(clip):
+    prompts = LearnedPrompts(clip, NAMES, 0)
+    expected = clip.encode_texts([spaced(name) for name in NAMES])
+    torch.testing.assert_close(prompts(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_stand_before_and_after_the_name(clip):
+    torch.manual_seed(1)
+    prompts = LearnedPrompts(clip, NAMES, 3)
+    tokens = clip.tokenize([spaced(name) for name in NAMES])
+    embedding = clip.token_embeddings(tokens)
+    rows, ends = [], []
+    for row, end in zip(embedding, tokens.argmax(-1).tolist(), strict=True):
+        parts = [row[0:1], prompts.before_PW, row[1:end], prompts.after_PW, row[end : end + 1]]
+        text = torch.cat(parts)
+        rows.append(F.pad(text, (0, 0, 0, 77 - len(text))))
+        ends.append(len(text) - 1)
+    expected = clip.encode_embeddings(torch.stack(rows), torch.tensor(ends))
+    torch.testing.assert_close(prompts(), expected)
+    assert prompts.before_PW.std().item() == pytest.approx(0.01, rel=0.5)
+
+
+def test_only_the_prompts_are_trained(clip):
+    prompts = LearnedPrompts(clip, NAMES, 2)
+    assert {name for name, p in prompts.named_parameters() if p.requires_grad} == {"before_PW", "after_PW"}
+    assert set(prompts.state_dict()) == {"before_PW", "after_PW"}
+    prompts().square().sum().backward()
+    assert prompts.before_PW.grad.abs().sum() > 0 and prompts.after_PW.grad.abs().sum() > 0
+
+
+def test_prompts_too_long_for_the_context_are_refused(clip):
+    with pytest.raises(UserError, match="'CleanAndJerk' has .* set vlp.prompt_length to at most 3[0-9]"):
+        LearnedPrompts(clip, NAMES, 60)
+
+
+def test_template_and_file_give_the_same_rows(clip, tmp_path):
+    texts = template_embeddings(clip, NAMES, "a video of {}")
+    torch.testing.assert_close(texts[2], clip.encode_texts(["a video of jump"])[0])
+    np.savez(tmp_path / "t.npz", names=np.array(NAMES[::-1]), embeddings=texts.flip(0).numpy())
+    torch.testing.assert_close(precomputed_embeddings(tmp_path / "t.npz", NAMES), texts)
+    with pytest.raises(UserError, match="no text embedding for class 'Run'"):
+        precomputed_embeddings(tmp_path / "t.npz", ("Run",))
+    with pytest.raises(UserError, match=r"no \{\} for the class name"):
+        template_embeddings(clip, NAMES, "a video")
+    (tmp_path / "bad.npz").write_bytes(b"no")
+    with pytest.raises(UserError, match="expected an npz file"):
+        precomputed_embeddings(tmp_path / "bad.npz", NAMES)
+
+
+def make_vlp(text, **options):
+    settings = {"width": 8, "layers": 2, "heads": 2, "window": 2, "dropout": 0.0, "scale": 10.0, "learn_scale": True}
+    return VLP(FixedText(text), **settings | {"bias_start": -2.0, "activation": "sigmoid"} | options)
+
+
+def test_it_begins_as_frozen_clip():
+    text, feature = torch.randn(3, 8), torch.randn(2, 9, 8)
+    mask = torch.ones(2, 9, dtype=torch.bool)
+    cosine = F.cosine_similarity(feature[:, :, None], text[None, None], dim=-1)
+    output = make_vlp(text)(feature, mask)
+    torch.testing.assert_close(output.p_BTC, torch.sigmoid(10 * cosine - 2), atol=1e-6, rtol=1e-5)
+    as_printed = make_vlp(text, bias_start=None)
+    torch.testing.assert_close(as_printed(feature, mask).p_BTC, torch.sigmoid(10 * cosine), atol=1e-6, rtol=1e-5)
+    assert not as_printed.bias.requires_grad and make_vlp(text).bias.requires_grad
+    assert not make_vlp(text, learn_scale=False).log_scale.requires_grad
+
+
+def test_padding_does_not_matter_and_video_probability_is_of_the_top():
+    branch = make_vlp(torch.randn(3, 8))
+    for block in branch.blocks:
+        torch.nn.init.normal_(block.attention.project_out.weight)
+    feature = torch.randn(1, 16, 8)
+    mask = torch.arange(24)[None] < 16
+    padded = branch(F.pad(feature, (0, 0, 0, 8), value=5.0), mask)
+    alone = branch(feature, torch.ones(1, 16, dtype=torch.bool))
+    torch.testing.assert_close(padded.p_BTC[:, :16], alone.p_BTC)
+    expected = alone.logit_BTC[0].sort(0, descending=True).values[:2].mean(0).softmax(-1)
+    torch.testing.assert_close(branch.video_probability(padded, mask)[0], expected)
