@@ -19,7 +19,7 @@ def test_every_shipped_configuration_loads_and_begins_with_its_command(name):
     assert config.out == f"runs/{name}"
     assert build(Config, plain(config)) == config
     assert config_file(name).read_text(encoding="utf-8").startswith("# ")
-    assert f"wtal " in config_file(name).read_text(encoding="utf-8").split("\n\n")[0]
+    assert "wtal " in config_file(name).read_text(encoding="utf-8").split("\n\n")[0]
 
 
 def test_unknown_names_list_what_there_is():
@@ -76,6 +76,13 @@ def test_every_command_has_help(name, capsys):
     assert stop.value.code == 0
     text = capsys.readouterr().out
     assert text.startswith(f"usage: wtal {name}") and len(text.splitlines()) > 4
+
+
+def test_settings_stand_before_or_after_options(capsys):
+    assert cli.main(["train", "sandbox", "--print-config", "seed=3"]) == 0
+    after = capsys.readouterr().out
+    assert cli.main(["train", "sandbox", "seed=3", "--print-config"]) == 0
+    assert capsys.readouterr().out == after and "seed: 3" in after
 
 
 def test_unknown_command_exits_2(capsys):

@@ -52,7 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"wtal.commands.{module}")
     subparser = argparse.ArgumentParser(prog=f"wtal {chosen}", description=command.__doc__)
     command.add_arguments(subparser)
-    options = subparser.parse_args(arguments[1:])
+    try:
+        # settings (key=value) may stand before or after options
+        options = subparser.parse_intermixed_args(arguments[1:])
+    except TypeError:
+        # argparse cannot mix where a command has commands of its own (`wtal weights list`)
+        options = subparser.parse_args(arguments[1:])
     previous = signal.signal(signal.SIGTERM, _terminated)
     try:
         return command.run(options)
