@@ -84,6 +84,15 @@ TABLES: dict[str, list[Variant]] = {
             )
         ),
     ],
+    # beyond the paper: each idea by itself against the configuration as it is
+    "beyond": [
+        Variant("as configured"),
+        Variant("agreement of the branches", ("pseudo_labels.agreement=drop",)),
+        Variant("thresholds per class", ("pseudo_labels.adaptive=true",)),
+        Variant("averaged teachers (0.99)", ("pseudo_labels.ema=0.99",)),
+        Variant("several time scales", ("cbp.name=multiscale",)),
+        Variant("one round", ("schedule.rounds=1",)),
+    ],
     "pooling": [
         variant
         for name in POOLINGS

@@ -7,7 +7,9 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("table", choices=["table3", "table4", "table5", "table6", "pooling"], help="which table")
+    parser.add_argument(
+        "table", choices=["table3", "table4", "table5", "table6", "beyond", "pooling"], help="which table"
+    )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all variants share")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds (default: 0 1 2)")
