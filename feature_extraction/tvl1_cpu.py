@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numba import njit
 
-from feature_extraction import simd
+from feature_extraction import simd, simd_median
 from feature_extraction.files import sha256_file
 from feature_extraction.simd import (
     LANES,
@@ -36,6 +36,7 @@ from feature_extraction.simd import (
     sum_lanes,
     sum_quads,
 )
+from feature_extraction.simd_median import extend, median3, median5
 
 if TYPE_CHECKING:
     from feature_extraction.flow import TVL1Settings
@@ -109,100 +110,6 @@ def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, insi
     return sum_lanes(error)
 
 
-@_inline
-def _sorted3(a, b, c):
-    a, b = minimum(a, b), maximum(a, b)
-    b, c = minimum(b, c), maximum(b, c)
-    a, b = minimum(a, b), maximum(a, b)
-    return a, b, c
-
-
-@_inline
-def _sorted5(a, b, c, d, e):
-    a, d = minimum(a, d), maximum(a, d)
-    b, e = minimum(b, e), maximum(b, e)
-    a, c = minimum(a, c), maximum(a, c)
-    b, d = minimum(b, d), maximum(b, d)
-    a, b = minimum(a, b), maximum(a, b)
-    c, e = minimum(c, e), maximum(c, e)
-    b, c = minimum(b, c), maximum(b, c)
-    d, e = minimum(d, e), maximum(d, e)
-    c, d = minimum(c, d), maximum(c, d)
-    return a, b, c, d, e
-
-
-@_inline
-def _extend(ws, row, width):
-    """Repeat the first and the last two pixels' neighbours beyond the row's ends."""
-    ws[row - 1] = ws[row - 2] = ws[row]
-    ws[row + width] = ws[row + width + 1] = ws[row + width - 1]
-
-
-@_kernel
-def _median5(ws, height, width, pitch, source, target, rows, stride):
-    """Median of 5 x 5 pixels, edges repeated.
-
-    With the columns sorted (shared by five neighbours) and then the rows, the matrix is sorted both ways; of
-    its antidiagonals 3, 4 and 5 only the largest, the median and the smallest can be the median of all 25.
-    """
-    s0, s1, s2, s3, s4 = rows, rows + stride, rows + 2 * stride, rows + 3 * stride, rows + 4 * stride
-    for y in range(height):
-        r0, r1 = source + max(y - 2, 0) * pitch, source + max(y - 1, 0) * pitch
-        r2 = source + y * pitch
-        r3, r4 = source + min(y + 1, height - 1) * pitch, source + min(y + 2, height - 1) * pitch
-        for x in range(0, width, LANES):
-            a, b, c, d, e = _sorted5(
-                load(ws, r0 + x), load(ws, r1 + x), load(ws, r2 + x), load(ws, r3 + x), load(ws, r4 + x)
-            )
-            store(ws, s0 + x, a)
-            store(ws, s1 + x, b)
-            store(ws, s2 + x, c)
-            store(ws, s3 + x, d)
-            store(ws, s4 + x, e)
-        for k in range(5):
-            _extend(ws, rows + k * stride, width)
-        for x in range(0, width, LANES):
-            _, _, _, a3, a4 = _row5(ws, s0 + x)
-            _, _, b2, b3, b4 = _row5(ws, s1 + x)
-            _, c1, c2, c3, _ = _row5(ws, s2 + x)
-            d0, d1, d2, _, _ = _row5(ws, s3 + x)
-            e0, e1, _, _, _ = _row5(ws, s4 + x)
-            low = maximum(maximum(a3, b2), maximum(c1, d0))
-            high = minimum(minimum(b4, c3), minimum(d2, e1))
-            _, _, middle, _, _ = _sorted5(a4, b3, c2, d1, e0)
-            store(ws, target + y * pitch + x, _sorted3(low, middle, high)[1])
-
-
-@_inline
-def _row5(ws, j):
-    return _sorted5(load(ws, j - 2), load(ws, j - 1), load(ws, j), load(ws, j + 1), load(ws, j + 2))
-
-
-@_kernel
-def _median3(ws, height, width, pitch, source, target, rows, stride):
-    """Median of 3 x 3 pixels, edges repeated; the same scheme."""
-    s0, s1, s2 = rows, rows + stride, rows + 2 * stride
-    for y in range(height):
-        r0, r2 = source + max(y - 1, 0) * pitch, source + min(y + 1, height - 1) * pitch
-        for x in range(0, width, LANES):
-            a, b, c = _sorted3(load(ws, r0 + x), load(ws, source + y * pitch + x), load(ws, r2 + x))
-            store(ws, s0 + x, a)
-            store(ws, s1 + x, b)
-            store(ws, s2 + x, c)
-        for k in range(3):
-            _extend(ws, rows + k * stride, width)
-        for x in range(0, width, LANES):
-            low = _row3(ws, s0 + x)[2]
-            middle = _row3(ws, s1 + x)[1]
-            high = _row3(ws, s2 + x)[0]
-            store(ws, target + y * pitch + x, _sorted3(low, middle, high)[1])
-
-
-@_inline
-def _row3(ws, j):
-    return _sorted3(load(ws, j - 1), load(ws, j), load(ws, j + 1))
-
-
 @_kernel
 def _resize(ws, source, height, width, pitch, target, new_height, new_width, new_pitch, ratio, factor, row):
     """Bilinear resize as `cv2.resize` does it, times `factor`; `ratio`: source per target pixels (y, x)."""
@@ -210,7 +117,7 @@ def _resize(ws, source, height, width, pitch, target, new_height, new_width, new
     weights = np.empty(new_width, np.float32)
     for x in range(new_width):
         columns[x], weights[x] = _between(x, ratio[1], width)
-    _extend(ws, row, width)
+    extend(ws, row, width)
     for y in range(new_height):
         first, weight = _between(y, ratio[0], height)
         upper = source + first * pitch
@@ -311,9 +218,9 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
             for k in range(2):
                 source, target = first + flow_4[k] * size, first + flow_4[k + 2] * size
                 if median == 3:
-                    _median3(ws, height, width, pitch, source, target, rows, row_stride)
+                    median3(ws, height, width, pitch, source, target, rows, row_stride)
                 else:
-                    _median5(ws, height, width, pitch, source, target, rows, row_stride)
+                    median5(ws, height, width, pitch, source, target, rows, row_stride)
             _swap(flow_4)
         u1, u2 = first + flow_4[0] * size, first + flow_4[1] * size
         for _ in range(rounds[1]):
@@ -401,11 +308,12 @@ def _solve(
 @functools.cache
 def compiled_solver():
     """The compiled pair solver; kept on disk between processes where there is a place for it."""
-    simd_digest = sha256_file(simd.__file__)
+    digests = [sha256_file(module.__file__) for module in (simd, simd_median)]
+    imported = "".join(digests)
 
     def solve_pair(*arguments):
         # numba's cache follows changes of this file only; a captured value is part of its key.
-        simd_digest  # noqa: B018
+        imported  # noqa: B018
         return _solve(*arguments)
 
     return compile_cached(solve_pair)
