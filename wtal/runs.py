@@ -94,7 +94,8 @@ class RunFolder:
 
     def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
         before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-        difference = first_difference(before, plain(config))
+        # the folder itself may be written in another way (relative, absolute): it is this one
+        difference = first_difference({**before, "out": ""}, {**plain(config), "out": ""})
         if difference is None:
             known = self.manifest()["inputs"]
             difference = first_difference(known, dict(inputs), "inputs")
