@@ -60,7 +60,7 @@ def draw(generator: np.random.Generator, videos: int, word_WD: np.ndarray, scene
     return torch.from_numpy(feature), torch.from_numpy(mask), torch.from_numpy(label)
 
 
-def run(variant: str, seed: int, epochs: int = 25, videos: int = 3000) -> dict[str, float]:
+def run(variant: str, seed: int, epochs: int = 16, videos: int = 3000) -> dict[str, float]:
     """Train one model on one draw of the data."""
     generator = np.random.default_rng(seed)
     torch.manual_seed(seed)

@@ -153,7 +153,7 @@ def measure(model: Detector, sounds: Sounds) -> dict[str, float]:
     }
 
 
-def run(variant: str, seed: int, layouts: Path | None = None, epochs: int = 20) -> dict[str, float]:
+def run(variant: str, seed: int, layouts: Path | None = None, epochs: int = 15) -> dict[str, float]:
     """Train one head on one draw of the data. With `layouts`, a folder with validation.tsv (train and
     development) and public.tsv (test), the events' classes and times are real."""
     generator = np.random.default_rng(seed)
