@@ -3,6 +3,8 @@
 Shapes: N pairs, H rows, W columns; `flow_N2HW[:, 0]` is the motion along x, `[:, 1]` along y, in pixels.
 """
 
+import functools
+import importlib.util
 import math
 import os
 from collections.abc import Callable
@@ -15,6 +17,7 @@ import numpy as np
 from feature_extraction.errors import UserError
 
 _SMALLEST_SIDE = 16  # OpenCV makes no pyramid level with a side below this
+_HOST_BYTES = 1 << 30  # working memory of the PyTorch version on a CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,25 +75,86 @@ class TVL1Settings:
 
 
 def _by_device(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
-    """The compiled version on the CPU, the PyTorch one on other devices."""
+    """The compiled version on the CPU, the Triton one on CUDA where it runs, the PyTorch one elsewhere."""
     if device != "cpu":
-        return _torch(previous, following, settings, device, threads)
+        use = _triton if cuda_backend(device)[0] == "triton" else _torch
+        return use(previous, following, settings, device, threads)
     from feature_extraction.tvl1_cpu import solve
 
     return solve(_numpy(previous), _numpy(following), settings, threads)[0]
 
 
-def _torch(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
-    """The PyTorch version on any device; PyTorch's own thread count holds."""
+@functools.cache
+def cuda_backend(device: str) -> tuple[str, str]:
+    """What computes flow on a device other than the CPU, "triton" or "torch", and for "torch" why not Triton.
+
+    A pair of 16 x 16 is computed by both, once a process: Triton needs a C compiler and a GPU that it knows.
+    """
     import torch
 
-    from feature_extraction.tvl1_torch import solve
-
+    if not device.startswith("cuda"):
+        return "torch", f"Triton is for CUDA devices, not {device}"
+    if importlib.util.find_spec("triton") is None:
+        return "torch", "triton is not installed"
+    if not torch.cuda.is_available():
+        return "torch", "PyTorch sees no CUDA device"
+    settings = TVL1Settings(warps=1, inner_iterations=2, outer_iterations=1)
+    frames = np.random.default_rng(0).uniform(0, 255, (2, 1, 16, 16)).astype(np.float32)
     try:
-        tensors = [torch.as_tensor(frames, device=device).float() for frames in (previous, following)]
+        flow = _triton(*frames, settings, device, 1)
+    except Exception as error:  # foreign code, foreign errors; the PyTorch path needs nothing of it
+        return "torch", f"Triton does not run here: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    difference = np.abs(flow - _torch(*frames, settings, device, 1)).max()
+    if not difference < 1e-3:
+        return "torch", f"Triton's flow differs by {difference:.3g} pixels on this machine"
+    return "triton", ""
+
+
+def _torch(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """The PyTorch version on any device; PyTorch's own thread count holds."""
+    from feature_extraction.tvl1_torch import PLANES, solve
+
+    return _in_parts(solve, PLANES, previous, following, settings, device)
+
+
+def _triton(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
+    """The Triton version on a CUDA device, or on the CPU where Triton interprets."""
+    if importlib.util.find_spec("triton") is None:
+        raise UserError("flow algorithm tvl1_triton needs the package triton; install it or choose tvl1")
+    if not device.startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
+        raise UserError(f"flow algorithm tvl1_triton needs a CUDA device, got {device!r}; choose tvl1 there")
+    from feature_extraction.tvl1_triton import PLANES, solve
+
+    return _in_parts(lambda *arguments: solve(*arguments)[0], PLANES, previous, following, settings, device)
+
+
+def _in_parts(
+    solve: Callable[..., Any], planes: int, previous: Any, following: Any, settings: TVL1Settings, device: str
+) -> Any:
+    """Flow by a solver of tensors, as many pairs at once as the device's memory holds, returned to the frames' side.
+
+    `planes` is how many float32 planes of the frames' size the solver needs for a pair.
+    """
+    import torch
+
+    count, height, width = previous.shape
+    is_array = isinstance(previous, np.ndarray)
+    try:
+        torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return solve(*tensors, settings)
+    room = _HOST_BYTES
+    if device.startswith("cuda"):
+        # What PyTorch holds and does not use is free as well.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        room = (torch.cuda.mem_get_info(device)[0] + unused) // 2
+    at_once = max(1, room // (4 * planes * height * width))
+    flow_N2HW = torch.empty((count, 2, height, width), device=None if is_array else previous.device)
+    for start in range(0, count, at_once):
+        part = slice(start, start + at_once)
+        batches = (torch.from_numpy(np.array(f[part])) if is_array else f[part] for f in (previous, following))
+        flow_N2HW[part] = solve(*(batch.to(device).float() for batch in batches), settings)
+    return flow_N2HW.numpy() if is_array else flow_N2HW
 
 
 def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, threads: int) -> Any:
@@ -120,7 +184,9 @@ def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, 
     return flow_N2HW
 
 
-FLOWS: dict[str, Callable[..., Any]] = {"tvl1": _by_device, "tvl1_torch": _torch, "tvl1_opencv": _opencv}
+FLOWS: dict[str, Callable[..., Any]] = {
+    "tvl1": _by_device, "tvl1_torch": _torch, "tvl1_triton": _triton, "tvl1_opencv": _opencv,
+}  # fmt: skip
 
 
 def compute_flow(

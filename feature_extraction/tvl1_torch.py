@@ -1,7 +1,8 @@
 """TV-L1 in plain PyTorch operations, batched over pairs: the way to a GPU, and a second witness on the CPU.
 
 The steps are those of `tvl1_cpu`; every pair stops by its own error, and a stopped pair is left as it is while
-others go on. The loop asks the device after each iteration whether any pair still runs.
+others go on. On a CPU the loop looks after each iteration whether any pair still runs. A GPU is asked once a round of
+inner iterations: the work queued behind the answer costs more than the iterations that it could have saved.
 
 Shapes: N pairs, H rows, W columns, C the two flow components or the three warped images.
 """
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 _CUBIC = -0.75
 _BORDER = 4
 _FLAT = torch.finfo(torch.float32).eps
+# Float32 planes that a pair needs at most: the median's 25 shifted copies of both components and their sorting, and
+# some 60 of everything else.
+PLANES = 180
 
 
 @torch.no_grad()
@@ -27,12 +31,12 @@ def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings")
     levels = [(previous_NHW.float(), following_NHW.float())]
     for size in sizes[1:]:
         ratio = 1 / settings.scale_step
-        levels.append(tuple(_resize(frames, size, (ratio, ratio)) for frames in levels[-1]))
+        levels.append(tuple(resize(frames, size, (ratio, ratio)) for frames in levels[-1]))
     flow_NCHW = previous_NHW.new_zeros((len(previous_NHW), 2, *sizes[-1]), dtype=torch.float32)
     for size, (previous, following) in zip(reversed(sizes), reversed(levels), strict=True):
         old = flow_NCHW.shape[2:]
         if tuple(old) != size:
-            flow_NCHW = _resize(flow_NCHW, size, (old[0] / size[0], old[1] / size[1])) / settings.scale_step
+            flow_NCHW = resize(flow_NCHW, size, (old[0] / size[0], old[1] / size[1])) / settings.scale_step
         flow_NCHW = _level(previous, following, flow_NCHW, settings)
     return flow_NCHW
 
@@ -41,15 +45,7 @@ def _level(previous_NHW: Tensor, following_NHW: Tensor, flow: Tensor, settings: 
     height, width = previous_NHW.shape[1:]
     dual_x, dual_y = torch.zeros_like(flow), torch.zeros_like(flow)
     tolerance = settings.epsilon**2 * height * width
-    padded = _pad(following_NHW, 1)
-    images_NCHW = torch.stack(
-        [
-            following_NHW,
-            0.5 * (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]),
-            0.5 * (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]),
-        ],
-        dim=1,
-    )
+    images_NCHW = with_gradients(following_NHW)
     for _ in range(settings.warps):
         warped = _warp(images_NCHW, flow)
         slope = warped[:, 1:]
@@ -66,7 +62,7 @@ def _level(previous_NHW: Tensor, following_NHW: Tensor, flow: Tensor, settings: 
                 flow = torch.where(running, new, flow)
                 dual_x, dual_y = torch.where(running, new_x, dual_x), torch.where(running, new_y, dual_y)
                 running = running & (error > tolerance)
-                if not running.any():
+                if flow.device.type == "cpu" and not running.any():
                     break
     return flow
 
@@ -87,7 +83,15 @@ def _iterate(
     return flow, (dual_x + along_x) / norm, (dual_y + along_y) / norm
 
 
-def _resize(frames: Tensor, size: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
+def with_gradients(frames_NHW: Tensor) -> Tensor:
+    """The frames and their centred gradients along x and y: (N, 3, H, W)."""
+    padded = _pad(frames_NHW, 1)
+    along_x = 0.5 * (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2])
+    along_y = 0.5 * (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1])
+    return torch.stack([frames_NHW, along_x, along_y], dim=1)
+
+
+def resize(frames: Tensor, size: tuple[int, int], ratio: tuple[float, float]) -> Tensor:
     """Bilinear resize of the last two axes as `cv2.resize` does it; `ratio` is source per target pixels."""
     for axis in (-1, -2):
         length = frames.shape[axis]
