@@ -172,8 +172,11 @@ def _opencv(previous: Any, following: Any, settings: TVL1Settings, device: str, 
             medianFiltering=settings.median,
         )  # fmt: skip
         solver.setLambda(settings.lambda_)
-        # OpenCV multiplies float frames by 255.
-        frames = (batch_NHW[pair] / np.float32(255) for batch_NHW in (previous_NHW, following_NHW))
+        frames = [batch_NHW[pair] for batch_NHW in (previous_NHW, following_NHW)]
+        if all((frame == np.rint(frame)).all() for frame in frames):
+            frames = [frame.astype(np.uint8) for frame in frames]
+        else:  # OpenCV multiplies float frames by 255, and both steps round
+            frames = [frame / np.float32(255) for frame in frames]
         return np.moveaxis(solver.calc(*frames, None), -1, 0)
 
     count, height, width = previous_NHW.shape

@@ -1,4 +1,4 @@
-"""Sixteen float32 lanes as one value inside numba functions.
+"""Sixteen (or four) float32 lanes as one value inside numba functions.
 
 numba leaves SIMD to LLVM's loop vectoriser, which gives up on loops over many arrays that might overlap. Code
 written on this type is vector code whatever the arrays are; LLVM splits the lanes over the registers that the
@@ -7,7 +7,8 @@ processor has (one of AVX-512, two of AVX, four of SSE or NEON).
     u = load(plane, offset)             # plane: contiguous float32; offset in elements, not checked
     store(plane, offset, minimum(u * u, fill(1.0)) + u)
 
-The operators are `+ - * /`; results may differ from strict IEEE evaluation in the last bits (contraction).
+The operators are `+ - * /`, each rounded by itself as IEEE 754 says; only `fused` rounds once, and only where
+the processor has the instruction. A quad holds four lanes: the channels of one pixel.
 """
 
 import operator
@@ -21,33 +22,35 @@ from numba.np.arrayobj import make_array
 
 LANES = 16
 _FAST = ("nnan", "ninf", "nsz")
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
 class Lanes(types.Type):
-    """numba's type of a value of sixteen float32 lanes."""
+    """numba's type of a value of `count` float32 lanes."""
 
-    def __init__(self) -> None:
-        super().__init__(name=f"float32x{LANES}")
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.vector = ir.VectorType(ir.FloatType(), count)
+        super().__init__(name=f"float32x{count}")
 
 
-lanes = Lanes()
+lanes, quad = Lanes(LANES), Lanes(4)
 
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
     def __init__(self, dmm, fe_type):
-        super().__init__(dmm, fe_type, _VECTOR)
+        super().__init__(dmm, fe_type, fe_type.vector)
 
 
 def _register_operator(function, instruction: str) -> None:
     @infer_global(function)
     class _Template(ConcreteTemplate):
-        cases = [signature(lanes, lanes, lanes)]
+        cases = [signature(kind, kind, kind) for kind in (lanes, quad)]
 
-    @lower_builtin(function, lanes, lanes)
+    # No fast-math flags: they would let the compiler round otherwise than written.
+    @lower_builtin(function, Lanes, Lanes)
     def _lower(context, builder, sig, args):
-        return getattr(builder, instruction)(*args, flags=_FAST)
+        return getattr(builder, instruction)(*args)
 
 
 _register_operator(operator.add, "fadd")
@@ -56,46 +59,55 @@ _register_operator(operator.mul, "fmul")
 _register_operator(operator.truediv, "fdiv")
 
 
-def _pointer(context, builder, array_type, array, offset):
+def _pointer(context, builder, array_type, array, offset, vector):
     data = make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [offset]), _VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
 
 
-@intrinsic
-def load(typingctx, array, offset):
-    """Lanes at `array[offset : offset + LANES]`."""
+def _loading(kind: Lanes):
+    @intrinsic
+    def load_kind(typingctx, array, offset):
+        def generate(context, builder, sig, args):
+            return builder.load(_pointer(context, builder, sig.args[0], *args, kind.vector), align=4)
 
-    def generate(context, builder, sig, args):
-        return builder.load(_pointer(context, builder, sig.args[0], *args), align=4)
+        return kind(array, types.intp), generate
 
-    return lanes(array, types.intp), generate
+    return load_kind
+
+
+def _splat(builder, scalar, vector):
+    index = ir.VectorType(ir.IntType(32), vector.count)
+    zero = ir.Constant(ir.IntType(32), 0)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, zero)
+    return builder.shuffle_vector(first, first, ir.Constant(index, [0] * vector.count))
+
+
+def _filling(kind: Lanes):
+    @intrinsic
+    def fill_kind(typingctx, scalar):
+        def generate(context, builder, sig, args):
+            return _splat(builder, args[0], kind.vector)
+
+        return kind(types.float32), generate
+
+    return fill_kind
+
+
+# `array[offset : offset + count]` as one value; the same number in every lane.
+load, load_quad = _loading(lanes), _loading(quad)
+fill, fill_quad = _filling(lanes), _filling(quad)
 
 
 @intrinsic
 def store(typingctx, array, offset, value):
-    """Write lanes to `array[offset : offset + LANES]`."""
+    """Write lanes to `array[offset : offset + count]`."""
 
     def generate(context, builder, sig, args):
-        builder.store(args[2], _pointer(context, builder, sig.args[0], *args[:2]), align=4)
+        pointer = _pointer(context, builder, sig.args[0], *args[:2], sig.args[2].vector)
+        builder.store(args[2], pointer, align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, lanes), generate
-
-
-def _splat(builder, scalar):
-    index = ir.VectorType(ir.IntType(32), LANES)
-    first = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    return builder.shuffle_vector(first, first, ir.Constant(index, [0] * LANES))
-
-
-@intrinsic
-def fill(typingctx, scalar):
-    """The same number in every lane."""
-
-    def generate(context, builder, sig, args):
-        return _splat(builder, args[0])
-
-    return lanes(types.float32), generate
+    return types.void(array, types.intp, value), generate
 
 
 def _select(comparison: str):
@@ -114,15 +126,65 @@ maximum = _select(">")
 
 
 @intrinsic
-def square_root(typingctx, value):
-    """Square root of every lane."""
+def where_less(typingctx, a, b, chosen, other):
+    """Per lane: `chosen` where `a < b`, else `other`."""
 
     def generate(context, builder, sig, args):
-        kind = ir.FunctionType(_VECTOR, [_VECTOR])
-        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{LANES}f32")
-        return builder.call(function, args, fastmath=_FAST)
+        return builder.select(builder.fcmp_ordered("<", args[0], args[1]), args[2], args[3])
+
+    return lanes(lanes, lanes, lanes, lanes), generate
+
+
+@intrinsic
+def first_from(typingctx, first, others):
+    """Lane 0 of `first`, the other lanes of `others`."""
+
+    def generate(context, builder, sig, args):
+        index = ir.VectorType(ir.IntType(32), LANES)
+        return builder.shuffle_vector(*args, ir.Constant(index, [0, *range(LANES + 1, 2 * LANES)]))
+
+    return lanes(lanes, lanes), generate
+
+
+def _declared(builder, name: str, kinds: tuple, result):
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, kinds), name)
+
+
+@intrinsic
+def fused(typingctx, a, b, c):
+    """`a * b + c` with one rounding where the processor can, of lanes, quads or float32 numbers."""
+    suffix = f"v{a.count}f32" if isinstance(a, Lanes) else "f32"
+
+    def generate(context, builder, sig, args):
+        kind = args[0].type
+        return builder.call(_declared(builder, f"llvm.fmuladd.{suffix}", (kind,) * 3, kind), args)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
+def floor_lanes(typingctx, value):
+    """The largest whole number not above each lane."""
+
+    def generate(context, builder, sig, args):
+        kind = args[0].type
+        return builder.call(_declared(builder, f"llvm.floor.v{LANES}f32", (kind,), kind), args)
 
     return lanes(lanes), generate
+
+
+@intrinsic
+def hypotenuse(typingctx, a, b):
+    """`sqrt(a * a + b * b)` per lane, as `hypotf` gives it: computed in double precision, then rounded."""
+
+    def generate(context, builder, sig, args):
+        double = ir.VectorType(ir.DoubleType(), LANES)
+        wide_a, wide_b = (builder.fpext(argument, double) for argument in args)
+        total = builder.fadd(builder.fmul(wide_a, wide_a), builder.fmul(wide_b, wide_b))
+        root = builder.call(_declared(builder, f"llvm.sqrt.v{LANES}f64", (double,), double), [total])
+        return builder.fptrunc(root, lanes.vector)
+
+    return lanes(lanes, lanes), generate
 
 
 def _halves_added(builder, value, count: int):
@@ -145,15 +207,3 @@ def sum_lanes(typingctx, value):
         return builder.fadd(*ends, flags=_FAST)
 
     return types.float32(lanes), generate
-
-
-@intrinsic
-def sum_quads(typingctx, value):
-    """Sum of the four groups of four lanes; the first three of the four sums, as a tuple of float32."""
-
-    def generate(context, builder, sig, args):
-        quad = _halves_added(builder, _halves_added(builder, args[0], 16), 8)
-        sums = [builder.extract_element(quad, ir.Constant(ir.IntType(32), lane)) for lane in range(3)]
-        return cgutils.pack_array(builder, sums)
-
-    return types.UniTuple(types.float32, 3)(lanes), generate

@@ -10,33 +10,36 @@ next row.
 The primal step of row y needs the dual variable of rows y - 1 and y, the dual step of row y - 1 the new flow
 of rows y - 1 and y. So one sweep down the frame does both steps of an iteration, and a row is still in the
 first-level cache when it is needed again. Padding lanes never change: their data term and `theta` are zero.
-Sums and products stand in OpenCV's order: what rounds differently grows over the iterations, and the stop rule
-then ends a warp an iteration sooner or later.
+
+Every sum, product and root stands in OpenCV's order and rounds as there (see `simd_resample` too), so that the
+flow is OpenCV's to the last bit: any other rounding grows over the iterations until the stop rule ends a warp
+on another one. OpenCV adds the squared changes one after another in float32. Here sixteen partial sums are added
+and decide alone where they are further from the tolerance than both sums can be wrong; only near it the changes,
+kept in a plane, are added again as OpenCV does.
 """
 
 import functools
 import itertools
-import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from feature_extraction import simd, simd_median
+from feature_extraction import simd, simd_median, simd_resample
 from feature_extraction.files import sha256_file
 from feature_extraction.simd import (
     LANES,
     fill,
+    first_from,
+    hypotenuse,
     load,
-    maximum,
-    minimum,
-    square_root,
     store,
     sum_lanes,
-    sum_quads,
+    where_less,
 )
-from feature_extraction.simd_median import extend, median3, median5
+from feature_extraction.simd_median import median3, median5
+from feature_extraction.simd_resample import BORDER, interleave, resize, warp
 
 if TYPE_CHECKING:
     from feature_extraction.flow import TVL1Settings
@@ -44,26 +47,37 @@ if TYPE_CHECKING:
 _kernel = njit(error_model="numpy", nogil=True)
 _inline = njit(error_model="numpy", forceinline=True)
 
-_CUBIC = -0.75  # OpenCV's parameter of cubic interpolation
-_BORDER = 4  # zeros around the image that is warped, so that every tap of a clamped position can be read
-_FLAT = np.float32(np.finfo(np.float32).eps)  # squared gradient below which OpenCV does not divide
-# Planes: u1, u2 and two spare ones; the dual variable p11, p12, p21, p22; the data term (see `_warp`).
-_DUAL, _DATA, _PLANES = 4, 8, 12
-# Scratch rows: five of sorted columns; theta, zero beyond the frame; one, zero from the last column on.
-_ROW_THETA, _ROW_INSIDE, _ROWS = 5, 6, 7
+_FLAT = np.float32(np.finfo(np.float32).eps)  # squared gradient up to which OpenCV does not divide
+# Planes: u1, u2 and two spare ones; the dual variable p11, p12, p21, p22; the data term (see `warp`); the
+# squared changes of the last iteration.
+_DUAL, _DATA, _CHANGE, _PLANES = 4, 8, 12, 13
+# Scratch rows: five of sorted columns; theta, zero beyond the frame; one, zero from the last column on; 0, 1, 2
+# and so on; the last is `warp`'s.
+_ROW_THETA, _ROW_INSIDE, _ROW_RAMP, _ROW_WARP, _ROWS = 5, 6, 7, 8, 9
 
 
 @_inline
-def _flow_step(ws, j, pitch, u1, u2, data, size, dual, theta, limit):
+def _divergence(ws, j, along_x, along_y, pitch, is_first):
+    """Backward differences of a dual vector field; OpenCV adds in another order in the first column."""
+    x, y, above = load(ws, along_x + j), load(ws, along_y + j), load(ws, along_y + j - pitch)
+    inner = (x - load(ws, along_x + j - 1)) + (y - above)
+    return first_from((x + y) - above, inner) if is_first else inner
+
+
+@_inline
+def _flow_step(ws, j, pitch, u1, u2, data, size, dual, theta, limit, is_first):
     """Threshold step and u = v + theta div p for the pixels at `j`: the new flow and the squared change."""
+    zero = fill(np.float32(0))
     old1, old2 = load(ws, u1 + j), load(ws, u2 + j)
     gradient1, gradient2 = load(ws, data + j), load(ws, data + size + j)
     residual = load(ws, data + 2 * size + j) + (gradient1 * old1 + gradient2 * old2)
-    step = residual / load(ws, data + 3 * size + j)
-    step = maximum(minimum(step, limit), fill(np.float32(0)) - limit)
-    p11, p12, p21, p22 = dual + j, dual + size + j, dual + 2 * size + j, dual + 3 * size + j
-    divergence1 = (load(ws, p11) - load(ws, p11 - 1)) + (load(ws, p12) - load(ws, p12 - pitch))
-    divergence2 = (load(ws, p21) - load(ws, p21 - 1)) + (load(ws, p22) - load(ws, p22 - pitch))
+    squared = load(ws, data + 3 * size + j)
+    reach = limit * squared
+    inner = where_less(fill(_FLAT), squared, (zero - residual) / squared, zero)
+    step = where_less(reach, residual, zero - limit, inner)
+    step = where_less(residual, zero - reach, limit, step)
+    divergence1 = _divergence(ws, j, dual, dual + size, pitch, is_first)
+    divergence2 = _divergence(ws, j, dual + 2 * size, dual + 3 * size, pitch, is_first)
     new1 = (old1 + step * gradient1) + theta * divergence1
     new2 = (old2 + step * gradient2) + theta * divergence2
     change1, change2 = new1 - old1, new2 - old2
@@ -78,8 +92,8 @@ def _dual_step(ws, j, u1, u2, below1, below2, dual, size, inside, tau):
     x1, x2 = load(ws, u1 + j + 1) - here1, load(ws, u2 + j + 1) - here2
     x1, x2 = x1 * inside, x2 * inside
     y1, y2 = below1 - here1, below2 - here2
-    norm1 = one + tau * square_root(x1 * x1 + y1 * y1)
-    norm2 = one + tau * square_root(x2 * x2 + y2 * y2)
+    norm1 = one + tau * hypotenuse(x1, y1)
+    norm2 = one + tau * hypotenuse(x2, y2)
     p11, p12, p21, p22 = dual + j, dual + size + j, dual + 2 * size + j, dual + 3 * size + j
     store(ws, p11, (load(ws, p11) + tau * x1) / norm1)
     store(ws, p12, (load(ws, p12) + tau * y1) / norm1)
@@ -88,17 +102,25 @@ def _dual_step(ws, j, u1, u2, below1, below2, dual, size, inside, tau):
 
 
 @_kernel
-def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau):
-    """One iteration over the frame; returns the sum of squared changes of the flow."""
+def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau, changes):
+    """One iteration over the frame; returns the sum of squared changes of the flow, and stores them."""
     limit_lanes, tau_lanes = fill(limit), fill(tau)
     error = fill(np.float32(0))
     for y in range(height):
         for x in range(0, width, LANES):
             j = y * pitch + x
             theta = load(ws, theta_row + x)
-            new1, new2, change = _flow_step(ws, j, pitch, u1, u2, data, size, dual, theta, limit_lanes)
+            if x == 0:
+                new1, new2, change = _flow_step(
+                    ws, j, pitch, u1, u2, data, size, dual, theta, limit_lanes, True
+                )
+            else:
+                new1, new2, change = _flow_step(
+                    ws, j, pitch, u1, u2, data, size, dual, theta, limit_lanes, False
+                )
             store(ws, u1 + j, new1)
             store(ws, u2 + j, new2)
+            store(ws, changes + j, change)
             error = error + change
             if y > 0:
                 inside = load(ws, inside_row + x)
@@ -111,96 +133,13 @@ def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, insi
 
 
 @_kernel
-def _resize(ws, source, height, width, pitch, target, new_height, new_width, new_pitch, ratio, factor, row):
-    """Bilinear resize as `cv2.resize` does it, times `factor`; `ratio`: source per target pixels (y, x)."""
-    columns = np.empty(new_width, np.int64)
-    weights = np.empty(new_width, np.float32)
-    for x in range(new_width):
-        columns[x], weights[x] = _between(x, ratio[1], width)
-    extend(ws, row, width)
-    for y in range(new_height):
-        first, weight = _between(y, ratio[0], height)
-        upper = source + first * pitch
-        lower = source + min(first + 1, height - 1) * pitch
-        weight_lanes = fill(weight)
-        for x in range(0, width, LANES):
-            above = load(ws, upper + x)
-            store(ws, row + x, above + weight_lanes * (load(ws, lower + x) - above))
-        ws[row + width] = ws[row + width - 1]
-        out = target + y * new_pitch
-        for x in range(new_width):
-            left = ws[row + columns[x]]
-            ws[out + x] = factor * (left + weights[x] * (ws[row + columns[x] + 1] - left))
-
-
-@_inline
-def _between(target, ratio, size):
-    """The source pixel before a target pixel's centre and the weight of the one after it."""
-    position = (target + 0.5) * ratio - 0.5
-    first = int(math.floor(position))
-    if first < 0:
-        return 0, np.float32(0)
-    if first >= size - 1:
-        return size - 1, np.float32(0)
-    return first, np.float32(position - first)
-
-
-@_kernel
-def _interleave(ws, height, width, pitch, source, target):
-    """Image, its centred gradients and a zero per pixel, within a border of zeros: what a warp tap reads."""
-    stride = (width + 2 * _BORDER) * 4
-    ws[target : target + (height + 2 * _BORDER) * stride] = np.float32(0)
-    half = np.float32(0.5)
-    for y in range(height):
-        row = source + y * pitch
-        above, below = source + max(y - 1, 0) * pitch, source + min(y + 1, height - 1) * pitch
-        out = target + (y + _BORDER) * stride + _BORDER * 4
-        for x in range(width):
-            ws[out + 4 * x] = ws[row + x]
-            ws[out + 4 * x + 1] = half * (ws[row + min(x + 1, width - 1)] - ws[row + max(x - 1, 0)])
-            ws[out + 4 * x + 2] = half * (ws[below + x] - ws[above + x])
-
-
-@_inline
-def _position(pixel, motion, size):
-    """Whole position, clamped so that every tap can be read, and the fraction beyond it."""
-    place = min(max(np.float32(pixel) + motion, np.float32(1 - _BORDER)), np.float32(size + _BORDER - 3))
-    whole = int(math.floor(place))
-    return whole, place - np.float32(whole)
-
-
-@_kernel
-def _warp(ws, height, width, pitch, still, image, u1, u2, data, size, cubic):
-    """Cubic warp of image and gradients; fills the data planes.
-
-    They are: gradient along x, along y, constant part of the residual, minus the squared gradient (not zero).
-    """
-    image_stride = (width + 2 * _BORDER) * 4
-    one, a = np.float32(1), np.float32(_CUBIC)
-    cubic0, cubic1 = load(ws, cubic), load(ws, cubic + LANES)
-    cubic2, cubic3 = load(ws, cubic + 2 * LANES), load(ws, cubic + 3 * LANES)
+def _one_after_another(ws, height, width, pitch, changes):
+    """Sum of the changes as OpenCV adds them: pixel by pixel in float32."""
+    total = np.float32(0)
     for y in range(height):
         for x in range(width):
-            j = y * pitch + x
-            column, part_x = _position(x, ws[u1 + j], width)
-            line, part_y = _position(y, ws[u2 + j], height)
-            tap = image + (line - 1 + _BORDER) * image_stride + (column - 1 + _BORDER) * 4
-            square = part_y * part_y
-            before = a * part_y * (one - part_y) * (one - part_y)
-            here = one - (a + 3) * square + (a + 2) * square * part_y
-            last = a * square * (one - part_y)
-            total = fill(before) * load(ws, tap) + fill(here) * load(ws, tap + image_stride)
-            total = total + fill(one - before - here - last) * load(ws, tap + 2 * image_stride)
-            total = total + fill(last) * load(ws, tap + 3 * image_stride)
-            part = fill(part_x)
-            weight = ((cubic3 * part + cubic2) * part + cubic1) * part + cubic0
-            warped, slope_x, slope_y = sum_quads(total * weight)
-            squared = slope_x * slope_x + slope_y * slope_y
-            ws[data + j] = slope_x
-            ws[data + size + j] = slope_y
-            constant = warped - slope_x * ws[u1 + j] - slope_y * ws[u2 + j] - ws[still + j]
-            ws[data + 2 * size + j] = constant
-            ws[data + 3 * size + j] = -max(squared, _FLAT)
+            total += ws[changes + y * pitch + x]
+    return total
 
 
 @_kernel
@@ -209,9 +148,11 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
 
     `flow_4` holds the plane numbers of u1, u2 and two spare planes; `rounds` is (outer, inner).
     """
-    theta, limit, tau, tolerance = constants
+    _, limit, tau, tolerance = constants
+    # Bound of the relative error of a float32 sum of so many numbers above zero, for both ways of adding.
+    doubt = np.float32(height * width * 2.0**-23)
     theta_row, inside_row = rows + _ROW_THETA * row_stride, rows + _ROW_INSIDE * row_stride
-    dual, data = first + _DUAL * size, first + _DATA * size
+    dual, data, changes = first + _DUAL * size, first + _DATA * size, first + _CHANGE * size
     iterations = 0
     for _ in range(rounds[0]):
         if median > 1:
@@ -226,8 +167,10 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
         for _ in range(rounds[1]):
             iterations += 1
             error = _iterate(
-                ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau
+                ws, height, width, pitch, u1, u2, data, dual, size, theta_row, inside_row, limit, tau, changes
             )
+            if abs(error - tolerance) <= doubt * error:
+                error = _one_after_another(ws, height, width, pitch, changes)
             if error <= tolerance:
                 return iterations
     return iterations
@@ -244,27 +187,26 @@ def _geometry(levels_L5, level):
 
 
 @_kernel
-def _solve(
-    ws, levels_L5, size, row_stride, flow_4, tau, lambda_, theta, scale_step, warps, epsilon, rounds, median
-):
+def _solve(ws, levels_L5, size, row_stride, flow_4, scale_step, warps, epsilon, constants, rounds, median):
     """Flow of the pair whose frames lie in the finest level's planes; returns iterations times pixels.
 
-    `flow_4` receives the plane numbers of the flow. A level is (height, width, pitch, the frames' offsets).
+    `flow_4` receives the plane numbers of the flow. A level is (height, width, pitch, the frames' offsets);
+    `constants` are theta, lambda times theta and tau over theta.
     """
     work = 0
     rows = _PLANES * size + LANES
-    cubic = rows + _ROWS * row_stride
-    interleaved = cubic + 4 * LANES
-    enlarge = np.float32(1 / scale_step)
+    interleaved = rows + _ROWS * row_stride
+    enlarge = 1 / scale_step
+    theta = constants[0]
     coarsest = levels_L5.shape[0] - 1
     for level in range(coarsest):
         height, width, pitch = _geometry(levels_L5, level)
         new_height, new_width, new_pitch = _geometry(levels_L5, level + 1)
         for frame in range(3, 5):
-            _resize(
+            resize(
                 ws, levels_L5[level, frame], height, width, pitch,
                 levels_L5[level + 1, frame], new_height, new_width, new_pitch,
-                (1 / scale_step, 1 / scale_step), np.float32(1), rows,
+                (1 / scale_step, 1 / scale_step), 1.0, rows, row_stride,
             )  # fmt: skip
     for k in range(4):
         flow_4[k] = k
@@ -279,28 +221,30 @@ def _solve(
             for k in range(2):
                 spare = flow_4[k + 2] * size
                 ws[spare : spare + size] = np.float32(0)
-                _resize(
+                resize(
                     ws, LANES + old_pitch + flow_4[k] * size, old_height, old_width, old_pitch,
-                    first + spare, height, width, pitch, ratio, enlarge, rows,
+                    first + spare, height, width, pitch, ratio, enlarge, rows, row_stride,
                 )  # fmt: skip
             for k in range(2):
                 ws[flow_4[k] * size : (flow_4[k] + 1) * size] = np.float32(0)
             _swap(flow_4)
-        ws[_DUAL * size : (_PLANES - 1) * size] = np.float32(0)
-        ws[(_PLANES - 1) * size : _PLANES * size] = np.float32(1)
+        ws[_DUAL * size : _PLANES * size] = np.float32(0)
         for x in range(row_stride - LANES):
             ws[rows + _ROW_THETA * row_stride + x] = theta if x < width else np.float32(0)
             ws[rows + _ROW_INSIDE * row_stride + x] = np.float32(1) if x < width - 1 else np.float32(0)
-        _interleave(ws, height, width, pitch, levels_L5[level, 4], interleaved)
-        constants = (theta, lambda_ * theta, tau / theta, np.float32(epsilon * epsilon * (height * width)))
+            ws[rows + _ROW_RAMP * row_stride + x] = np.float32(x)
+        interleave(ws, height, width, pitch, levels_L5[level, 4], interleaved)
+        tolerance = np.float32(epsilon * epsilon * (height * width))
         for _ in range(warps):
-            _warp(
+            warp(
                 ws, height, width, pitch, levels_L5[level, 3], interleaved,
-                first + flow_4[0] * size, first + flow_4[1] * size, first + _DATA * size, size, cubic,
+                first + flow_4[0] * size, first + flow_4[1] * size, first + _DATA * size, size,
+                rows + _ROW_WARP * row_stride, rows + _ROW_RAMP * row_stride,
             )  # fmt: skip
             iterations = _optimise(
-                ws, height, width, pitch, flow_4, first, size, rows, row_stride, constants, rounds, median
-            )
+                ws, height, width, pitch, flow_4, first, size, rows, row_stride,
+                (theta, constants[1], constants[2], tolerance), rounds, median,
+            )  # fmt: skip
             work += iterations * height * width
     return work
 
@@ -308,7 +252,7 @@ def _solve(
 @functools.cache
 def compiled_solver():
     """The compiled pair solver; kept on disk between processes where there is a place for it."""
-    digests = [sha256_file(module.__file__) for module in (simd, simd_median)]
+    digests = [sha256_file(module.__file__) for module in (simd, simd_median, simd_resample)]
     imported = "".join(digests)
 
     def solve_pair(*arguments):
@@ -345,9 +289,9 @@ def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
         return -(-(2 * LANES + (lines + 2) * pitch_of(columns)) // 1024) * 1024 + 5 * LANES
 
     size = plane_of(height, width)
-    row_stride = pitch_of(width) + 2 * LANES
-    interleaved = (height + 2 * _BORDER) * (width + 2 * _BORDER) * 4
-    end = _PLANES * size + LANES + _ROWS * row_stride + 4 * LANES + interleaved + LANES
+    row_stride = max(pitch_of(width), simd_resample.WARP_SCRATCH) + 2 * LANES
+    interleaved = (height + 2 * BORDER) * (width + 2 * BORDER) * 4
+    end = _PLANES * size + LANES + _ROWS * row_stride + interleaved + LANES
     end = -(-end // LANES) * LANES
     levels = []
     for lines, columns in settings.pyramid(height, width):
@@ -359,15 +303,9 @@ def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
 
 
 def _workspace(plan: _Plan) -> np.ndarray:
-    """Zeroed floats that start on a cache line, with the cubic polynomials in their place."""
+    """Zeroed floats that start on a cache line."""
     memory = np.zeros(plan.total + LANES, np.float32)
-    ws = memory[(-memory.ctypes.data // 4) % LANES :][: plan.total]
-    a = _CUBIC
-    # Rows: power of the fraction; columns: weight of the four taps.
-    cubic_44 = np.array([[0, 1, 0, 0], [a, 0, -a, 0], [-2 * a, -a - 3, 2 * a + 3, a], [a, a + 2, -a - 2, -a]])
-    start = _PLANES * plan.size + LANES + _ROWS * plan.row_stride
-    ws[start : start + 4 * LANES] = np.repeat(cubic_44, 4, axis=1).ravel()
-    return ws
+    return memory[(-memory.ctypes.data // 4) % LANES :][: plan.total]
 
 
 def solve(
@@ -379,9 +317,13 @@ def solve(
     work_N = np.zeros(count, np.int64)
     plan = _plan(height, width, settings)
     solver = compiled_solver()
+    # Products and quotients in double precision, then rounded, as OpenCV's.
+    constants = tuple(
+        np.float32(x)
+        for x in (settings.theta, settings.lambda_ * settings.theta, settings.tau / settings.theta)
+    )
     parameters = (
-        np.float32(settings.tau), np.float32(settings.lambda_), np.float32(settings.theta),
-        float(settings.scale_step), settings.warps, float(settings.epsilon),
+        float(settings.scale_step), settings.warps, float(settings.epsilon), constants,
         (settings.outer_iterations, settings.inner_iterations), settings.median,
     )  # fmt: skip
     _, _, pitch, *frames = plan.levels_L5[0].tolist()
