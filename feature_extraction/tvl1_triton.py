@@ -21,38 +21,60 @@ Shapes: N pairs, H rows, W columns, C the two flow components or the three warpe
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from feature_extraction.tvl1_torch import resize, with_gradients
+from feature_extraction.tvl1_torch import with_gradients
 
 if TYPE_CHECKING:
     from feature_extraction.flow import TVL1Settings
 
-# Pixels of a tile and warps of 32 threads: a pixel a thread.
-_BLOCK, _WARPS = 512, 16
-PLANES = 36  # float32 planes that a pair needs at most, all levels' frames and PyTorch's temporary ones with them
+PLANES = 48  # float32 planes that a pair needs at most, all levels' frames and PyTorch's temporary ones with them
+_BLOCK, _WARPS = 1024, 32  # pixels of a tile and warps of 32 threads: a pixel a thread
+# Relative error of a float32 sum of numbers above zero, for each of them: OpenCV's way of adding and this one together.
+_DOUBT = 2.0**-23
 # Planes of a pair: two copies of the flow (2 each), two of the dual variable p11, p12, p21, p22, then the data term:
 # warped gradient along x, along y, constant part of the residual.
-_PLANES = tl.constexpr(15)
+_COUNT = tl.constexpr(15)
 _DUAL, _DATA = tl.constexpr(4), tl.constexpr(12)
 _CUBIC = tl.constexpr(-0.75)  # OpenCV's parameter of cubic interpolation
 _BORDER = tl.constexpr(4)  # positions further outside read only zeros
-_FLAT = tl.constexpr(torch.finfo(torch.float32).eps)  # squared gradient below which OpenCV does not divide
+_FLAT = tl.constexpr(torch.finfo(torch.float32).eps)  # squared gradient up to which OpenCV does not divide
 
 
 @triton.jit
 def _hypot(x, y):
-    """sqrt(x^2 + y^2), rounded once like the double precision that OpenCV takes here, without its cost on a GPU."""
+    """sqrt(x^2 + y^2) rounded once, like `hypotf`, in pairs of float32: many GPUs are slow in double precision.
+
+    What the squares and their sum lost corrects the root in one step of Newton's method. Below 1e-15 zero.
+    """
     high, other = x * x, y * y
     total = high + other
     part = total - high
     lost = (high - (total - part)) + (other - part)
     lost += tl.math.fma(x, x, -high) + tl.math.fma(y, y, -other)
-    root = tl.math.sqrt_rn(total)
-    rest = tl.math.fma(-root, root, total) + lost
-    return tl.where(total > 1e-30, root + rest / (2 * tl.where(total > 1e-30, root, 1.0)), root)
+    safe = tl.maximum(total, 1e-30)
+    inverse = tl.math.rsqrt(safe)
+    root = safe * inverse
+    rest = tl.math.fma(-root, root, safe) + lost
+    return tl.where(total > 1e-30, tl.math.fma(rest, 0.5 * inverse, root), 0.0)
+
+
+@triton.jit
+def _inverse(x):
+    """1 / x rounded to nearest for x of 1e-15 to 1e15 without the branches that division has for all others."""
+    root = tl.math.rsqrt(x)
+    near = root * root
+    return tl.math.fma(near, tl.math.fma(-x, near, 1.0), near)
+
+
+@triton.jit
+def _quotient(a, b, inverse):
+    """a / b rounded to nearest (Markstein 1990); `inverse` is that of b."""
+    near = a * inverse
+    return tl.math.fma(tl.math.fma(-b, near, a), inverse, near)
 
 
 @triton.jit
@@ -60,26 +82,23 @@ def _primal(old1, old2, slope1, slope2, constant, divergence1, divergence2, limi
     """Threshold step and u = v + theta div p."""
     squared = slope1 * slope1 + slope2 * slope2
     residual = constant + (slope1 * old1 + slope2 * old2)
-    steep = squared > _FLAT
-    within = tl.where(steep, tl.math.div_rn(-residual, tl.where(steep, squared, 1.0)), 0.0)
+    safe = tl.maximum(squared, _FLAT)
+    within = tl.where(squared > _FLAT, _quotient(-residual, safe, _inverse(safe)), 0.0)
     bound = limit * squared
     step = tl.where(residual < -bound, limit, tl.where(residual > bound, -limit, within))
     return (old1 + step * slope1) + theta * divergence1, (old2 + step * slope2) + theta * divergence2
 
 
 @triton.jit
-def _divergences(p1, p2, here, width, valid, left, right, up, below):
-    """div p at the pixels `here`, right of them and below; then p itself. `p1`, `p2`: the planes."""
-    c1, c2 = tl.load(p1 + here, valid, 0.0), tl.load(p2 + here, valid, 0.0)
-    left1, up2 = tl.load(p1 + here - 1, left, 0.0), tl.load(p2 + here - width, up, 0.0)
-    right1, right2 = tl.load(p1 + here + 1, right, 0.0), tl.load(p2 + here + 1, right, 0.0)
-    below1, below2 = tl.load(p1 + here + width, below, 0.0), tl.load(p2 + here + width, below, 0.0)
-    up_right2 = tl.load(p2 + here + 1 - width, right & up, 0.0)
-    below_left1 = tl.load(p1 + here + width - 1, below & left, 0.0)
+def _divergences(p1, p2, pitch, is_first):
+    """div p at the pixels at `p1` and `p2`, right of them and below; then p itself."""
+    c1, c2 = tl.load(p1), tl.load(p2)
+    up2, below1 = tl.load(p2 - pitch), tl.load(p1 + pitch)
     # OpenCV sums in another order in the first column.
-    at_here = tl.where(left, (c1 - left1) + (c2 - up2), (c1 + c2) - up2)
-    at_right = (right1 - c1) + (right2 - up_right2)
-    at_below = tl.where(left, (below1 - below_left1) + (below2 - c2), (below1 + below2) - c2)
+    at_here = tl.where(is_first, (c1 + c2) - up2, (c1 - tl.load(p1 - 1)) + (c2 - up2))
+    at_right = (tl.load(p1 + 1) - c1) + (tl.load(p2 + 1) - tl.load(p2 + 1 - pitch))
+    below2 = tl.load(p2 + pitch)
+    at_below = tl.where(is_first, (below1 + below2) - c2, (below1 - tl.load(p1 + pitch - 1)) + (below2 - c2))
     return at_here, at_right, at_below, c1, c2
 
 
@@ -87,53 +106,67 @@ def _divergences(p1, p2, here, width, valid, left, right, up, below):
 def _dual(p1, p2, along_x, along_y, taut):
     """p = (p + tau/theta grad u) / (1 + tau/theta |grad u|)."""
     norm = 1.0 + taut * _hypot(along_x, along_y)
-    return tl.math.div_rn(p1 + taut * along_x, norm), tl.math.div_rn(p2 + taut * along_y, norm)
+    inverse = _inverse(norm)
+    return _quotient(p1 + taut * along_x, norm, inverse), _quotient(p2 + taut * along_y, norm, inverse)
 
 
 @triton.jit
-def _iterate(flow, dual, data, new_flow, new_dual, height, width, taut, limit, theta, BLOCK: tl.constexpr):
+def _iterate(flow, dual, data, new_flow, new_dual, height, pitch, plane, taut, limit, theta, BLOCK: tl.constexpr):
     """One iteration over the frame from one copy to the other; returns the sum of squared changes of the flow."""
-    size = height * width
+    lanes = tl.arange(0, BLOCK)
+    x = lanes % pitch
     total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, size, BLOCK):
-        here = start + tl.arange(0, BLOCK)
-        y = here // width
-        x = here - y * width
-        valid = here < size
-        left, right, up, below = valid & (x > 0), valid & (x < width - 1), valid & (y > 0), valid & (y < height - 1)
-        u1, u2 = tl.load(flow + here, valid, 0.0), tl.load(flow + size + here, valid, 0.0)
-        divergence1, right1, below1, p11, p12 = _divergences(
-            dual, dual + size, here, width, valid, left, right, up, below
-        )
-        divergence2, right2, below2, p21, p22 = _divergences(
-            dual + 2 * size, dual + 3 * size, here, width, valid, left, right, up, below
-        )
-        new1, new2 = _primal(
-            u1, u2, tl.load(data + here, valid, 0.0), tl.load(data + size + here, valid, 0.0),
-            tl.load(data + 2 * size + here, valid, 0.0), divergence1, divergence2, limit, theta,
-        )  # fmt: skip
-        beside = here + 1
+    for start in range(0, height * pitch, BLOCK):
+        here = start + lanes
+        is_first, has_right, has_below = x == 0, x < pitch - 2, here < (height - 1) * pitch
+        u1, u2 = tl.load(flow + here), tl.load(flow + plane + here)
+        at = dual + here
+        here1, right1, below1, p11, p12 = _divergences(at, at + plane, pitch, is_first)
+        here2, right2, below2, p21, p22 = _divergences(at + 2 * plane, at + 3 * plane, pitch, is_first)
+        at = data + here
+        slope1, slope2, constant = tl.load(at), tl.load(at + plane), tl.load(at + 2 * plane)
+        new1, new2 = _primal(u1, u2, slope1, slope2, constant, here1, here2, limit, theta)
+        at, term = flow + here + 1, data + here + 1
         right1, right2 = _primal(
-            tl.load(flow + beside, right, 0.0), tl.load(flow + size + beside, right, 0.0),
-            tl.load(data + beside, right, 0.0), tl.load(data + size + beside, right, 0.0),
-            tl.load(data + 2 * size + beside, right, 0.0), right1, right2, limit, theta,
+            tl.load(at), tl.load(at + plane), tl.load(term), tl.load(term + plane), tl.load(term + 2 * plane),
+            right1, right2, limit, theta,
         )  # fmt: skip
-        under = here + width
+        at, term = flow + here + pitch, data + here + pitch
         below1, below2 = _primal(
-            tl.load(flow + under, below, 0.0), tl.load(flow + size + under, below, 0.0),
-            tl.load(data + under, below, 0.0), tl.load(data + size + under, below, 0.0),
-            tl.load(data + 2 * size + under, below, 0.0), below1, below2, limit, theta,
+            tl.load(at), tl.load(at + plane), tl.load(term), tl.load(term + plane), tl.load(term + 2 * plane),
+            below1, below2, limit, theta,
         )  # fmt: skip
-        p11, p12 = _dual(p11, p12, tl.where(right, right1 - new1, 0.0), tl.where(below, below1 - new1, 0.0), taut)
-        p21, p22 = _dual(p21, p22, tl.where(right, right2 - new2, 0.0), tl.where(below, below2 - new2, 0.0), taut)
-        tl.store(new_flow + here, new1, valid)
-        tl.store(new_flow + size + here, new2, valid)
-        tl.store(new_dual + here, p11, valid)
-        tl.store(new_dual + size + here, p12, valid)
-        tl.store(new_dual + 2 * size + here, p21, valid)
-        tl.store(new_dual + 3 * size + here, p22, valid)
+        x1, y1 = tl.where(has_right, right1 - new1, 0.0), tl.where(has_below, below1 - new1, 0.0)
+        x2, y2 = tl.where(has_right, right2 - new2, 0.0), tl.where(has_below, below2 - new2, 0.0)
+        p11, p12 = _dual(p11, p12, x1, y1, taut)
+        p21, p22 = _dual(p21, p22, x2, y2, taut)
+        tl.store(new_flow + here, new1)
+        tl.store(new_flow + plane + here, new2)
+        at = new_dual + here
+        tl.store(at, p11)
+        tl.store(at + plane, p12)
+        tl.store(at + 2 * plane, p21)
+        tl.store(at + 3 * plane, p22)
         total += (new1 - u1) * (new1 - u1) + (new2 - u2) * (new2 - u2)
+        x += BLOCK % pitch
+        x = tl.where(x < pitch, x, x - pitch)
     return tl.sum(total)
+
+
+@triton.jit
+def _one_after_another(old, new, height, pitch, plane, BLOCK: tl.constexpr):
+    """Sum of the squared changes as OpenCV adds them, pixel by pixel in float32; they take the place of `old`."""
+    for start in range(0, height * pitch, BLOCK):
+        at = start + tl.arange(0, BLOCK)
+        change1 = tl.load(new + at) - tl.load(old + at)
+        change2 = tl.load(new + plane + at) - tl.load(old + plane + at)
+        tl.store(old + at, change1 * change1 + change2 * change2)
+    tl.debug_barrier()
+    total = 0.0
+    for at in tl.range(0, height * pitch, loop_unroll_factor=16):
+        total += tl.load(old + at)
+    tl.debug_barrier()
+    return total
 
 
 @triton.jit
@@ -159,48 +192,41 @@ def _sorted5(a, b, c, d, e):
 
 
 @triton.jit
-def _column3(plane, x, y0, y1, y2, width, valid):
-    x = tl.minimum(tl.maximum(x, 0), width - 1)
-    return _sorted3(
-        tl.load(plane + y0 + x, valid, 0.0), tl.load(plane + y1 + x, valid, 0.0), tl.load(plane + y2 + x, valid, 0.0)
-    )
+def _column3(at, x, width, y0, y1, y2):
+    at += tl.minimum(tl.maximum(x, 0), width - 1)
+    return _sorted3(tl.load(at + y0), tl.load(at + y1), tl.load(at + y2))
 
 
 @triton.jit
-def _column5(plane, x, y0, y1, y2, y3, y4, width, valid):
-    x = tl.minimum(tl.maximum(x, 0), width - 1)
-    return _sorted5(
-        tl.load(plane + y0 + x, valid, 0.0), tl.load(plane + y1 + x, valid, 0.0),
-        tl.load(plane + y2 + x, valid, 0.0), tl.load(plane + y3 + x, valid, 0.0),
-        tl.load(plane + y4 + x, valid, 0.0),
-    )  # fmt: skip
+def _column5(at, x, width, y0, y1, y2, y3, y4):
+    at += tl.minimum(tl.maximum(x, 0), width - 1)
+    return _sorted5(tl.load(at + y0), tl.load(at + y1), tl.load(at + y2), tl.load(at + y3), tl.load(at + y4))
 
 
 @triton.jit
-def _median(plane, out, height, width, MEDIAN: tl.constexpr, BLOCK: tl.constexpr):
+def _median(source, out, height, pitch, MEDIAN: tl.constexpr, BLOCK: tl.constexpr):
     """Median of MEDIAN x MEDIAN pixels, edges repeated: the scheme of `simd_median`."""
-    size = height * width
-    for start in range(0, size, BLOCK):
+    width, last = pitch - 1, height - 1
+    for start in range(0, height * pitch, BLOCK):
         here = start + tl.arange(0, BLOCK)
-        y = here // width
-        x = here - y * width
-        valid = here < size
-        last = height - 1
-        y1, y2, y3 = tl.maximum(y - 1, 0) * width, y * width, tl.minimum(y + 1, last) * width
+        y = here // pitch
+        x = here - y * pitch
+        y1, y2, y3 = tl.minimum(tl.maximum(y - 1, 0), last), tl.minimum(y, last), tl.minimum(y + 1, last)
+        y1, y2, y3 = y1 * pitch, y2 * pitch, y3 * pitch
         if MEDIAN == 3:
-            a0, b0, c0 = _column3(plane, x - 1, y1, y2, y3, width, valid)
-            a1, b1, c1 = _column3(plane, x, y1, y2, y3, width, valid)
-            a2, b2, c2 = _column3(plane, x + 1, y1, y2, y3, width, valid)
+            a0, b0, c0 = _column3(source, x - 1, width, y1, y2, y3)
+            a1, b1, c1 = _column3(source, x, width, y1, y2, y3)
+            a2, b2, c2 = _column3(source, x + 1, width, y1, y2, y3)
             low = tl.maximum(tl.maximum(a0, a1), a2)
             middle = _sorted3(b0, b1, b2)[1]
             high = tl.minimum(tl.minimum(c0, c1), c2)
         else:
-            y0, y4 = tl.maximum(y - 2, 0) * width, tl.minimum(y + 2, last) * width
-            a0, b0, c0, d0, e0 = _column5(plane, x - 2, y0, y1, y2, y3, y4, width, valid)
-            a1, b1, c1, d1, e1 = _column5(plane, x - 1, y0, y1, y2, y3, y4, width, valid)
-            a2, b2, c2, d2, e2 = _column5(plane, x, y0, y1, y2, y3, y4, width, valid)
-            a3, b3, c3, d3, e3 = _column5(plane, x + 1, y0, y1, y2, y3, y4, width, valid)
-            a4, b4, c4, d4, e4 = _column5(plane, x + 2, y0, y1, y2, y3, y4, width, valid)
+            y0, y4 = tl.minimum(tl.maximum(y - 2, 0), last) * pitch, tl.minimum(y + 2, last) * pitch
+            a0, b0, c0, d0, e0 = _column5(source, x - 2, width, y0, y1, y2, y3, y4)
+            a1, b1, c1, d1, e1 = _column5(source, x - 1, width, y0, y1, y2, y3, y4)
+            a2, b2, c2, d2, e2 = _column5(source, x, width, y0, y1, y2, y3, y4)
+            a3, b3, c3, d3, e3 = _column5(source, x + 1, width, y0, y1, y2, y3, y4)
+            a4, b4, c4, d4, e4 = _column5(source, x + 2, width, y0, y1, y2, y3, y4)
             a0, a1, a2, a3, a4 = _sorted5(a0, a1, a2, a3, a4)
             b0, b1, b2, b3, b4 = _sorted5(b0, b1, b2, b3, b4)
             c0, c1, c2, c3, c4 = _sorted5(c0, c1, c2, c3, c4)
@@ -209,109 +235,106 @@ def _median(plane, out, height, width, MEDIAN: tl.constexpr, BLOCK: tl.constexpr
             low = tl.maximum(tl.maximum(a3, b2), tl.maximum(c1, d0))
             high = tl.minimum(tl.minimum(b4, c3), tl.minimum(d2, e1))
             middle = _sorted5(a4, b3, c2, d1, e0)[2]
-        tl.store(out + here, _sorted3(low, middle, high)[1], valid)
+        tl.store(out + here, _sorted3(low, middle, high)[1], (x < width) & (here < height * pitch))
 
 
 @triton.jit
-def _position(pixel, motion, length):
-    """Whole position, clamped to where every tap is zero, and the fraction beyond it."""
-    place = pixel.to(tl.float32) + motion
-    place = tl.minimum(tl.maximum(place, 1.0 - _BORDER), (length + (_BORDER - 3)).to(tl.float32))
+def _place_and_weights(place, length):
+    """Whole position, clamped to where every tap is zero, and the cubic weights of four taps."""
+    place = tl.minimum(place, (length + (_BORDER - 3)).to(tl.float32))
+    place = tl.maximum(place, 1.0 - _BORDER)
     whole = tl.floor(place)
-    return whole.to(tl.int32), place - whole
+    part = place - whole
+    rest, square = 1.0 - part, part * part
+    before = _CUBIC * (part * (rest * rest))
+    here = tl.math.fma(tl.math.fma(tl.full(part.shape, 1.25, tl.float32), part, -2.25), square, 1.0)
+    last = _CUBIC * (square * rest)
+    return whole.to(tl.int32), before, here, 1.0 - before - here - last, last
 
 
 @triton.jit
-def _tap(image, row, column, height, width, valid):
-    inside = valid & (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    return tl.load(image + row * width + column, inside, 0.0)
+def _tap(image, row, column, height, pitch):
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < pitch - 1)
+    return tl.load(image + row * pitch + column, inside, 0.0)
 
 
 @triton.jit
-def _column(image, line, column, before, here, after, last, height, width, valid):
-    """Cubic sum of four pixels of a column."""
-    total = before * _tap(image, line - 1, column, height, width, valid)
-    total += here * _tap(image, line, column, height, width, valid)
-    total += after * _tap(image, line + 1, column, height, width, valid)
-    return total + last * _tap(image, line + 2, column, height, width, valid)
+def _tap_row(image, row, column, w0, w1, w2, w3, height, pitch):
+    total = _tap(image, row, column - 1, height, pitch) * w0
+    total = tl.math.fma(_tap(image, row, column, height, pitch), w1, total)
+    total = tl.math.fma(_tap(image, row, column + 1, height, pitch), w2, total)
+    return tl.math.fma(_tap(image, row, column + 2, height, pitch), w3, total)
 
 
 @triton.jit
-def _warp(flow, data, still, images, height, width, BLOCK: tl.constexpr):
+def _warp(flow, data, frames, height, pitch, plane, BLOCK: tl.constexpr):
     """Cubic warp of image and gradients, zero outside; fills the data planes."""
-    size = height * width
+    size = height * pitch
     for start in range(0, size, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        y = at // width
-        x = at - y * width
-        valid = at < size
-        u1, u2 = tl.load(flow + at, valid, 0.0), tl.load(flow + size + at, valid, 0.0)
-        column, t = _position(x, u1, width)
-        line, s = _position(y, u2, height)
-        before = _CUBIC * s * (1.0 - s) * (1.0 - s)
-        here = 1.0 - (_CUBIC + 3) * (s * s) + (_CUBIC + 2) * (s * s) * s
-        last = _CUBIC * (s * s) * (1.0 - s)
-        after = 1.0 - before - here - last
-        x0 = ((_CUBIC * t - 2 * _CUBIC) * t + _CUBIC) * t
-        x1 = ((_CUBIC + 2) * t - (_CUBIC + 3)) * t * t + 1.0
-        x2 = ((-_CUBIC - 2) * t + (2 * _CUBIC + 3)) * t * t - _CUBIC * t
-        x3 = (-_CUBIC * t + _CUBIC) * t * t
-        warped = tl.zeros([BLOCK], tl.float32)
-        slope1 = tl.zeros([BLOCK], tl.float32)
-        slope2 = tl.zeros([BLOCK], tl.float32)
+        here = start + tl.arange(0, BLOCK)
+        y = here // pitch
+        x = here - y * pitch
+        valid = (x < pitch - 1) & (here < size)
+        u1, u2 = tl.load(flow + here), tl.load(flow + plane + here)
+        column, x0, x1, x2, x3 = _place_and_weights(x.to(tl.float32) + u1, pitch - 1)
+        line, y0, y1, y2, y3 = _place_and_weights(y.to(tl.float32) + u2, height)
+        constant = tl.zeros([BLOCK], tl.float32)
         for k in tl.static_range(3):
-            image = images + k * size
-            t0 = x0 * _column(image, line, column - 1, before, here, after, last, height, width, valid)
-            t1 = x1 * _column(image, line, column, before, here, after, last, height, width, valid)
-            t2 = x2 * _column(image, line, column + 1, before, here, after, last, height, width, valid)
-            t3 = x3 * _column(image, line, column + 2, before, here, after, last, height, width, valid)
-            total = (t0 + t2) + (t1 + t3)
+            image = frames + (k + 1) * size
+            total = _tap_row(image, line - 1, column, x0, x1, x2, x3, height, pitch) * y0
+            total = tl.math.fma(_tap_row(image, line, column, x0, x1, x2, x3, height, pitch), y1, total)
+            total = tl.math.fma(_tap_row(image, line + 1, column, x0, x1, x2, x3, height, pitch), y2, total)
+            total = tl.math.fma(_tap_row(image, line + 2, column, x0, x1, x2, x3, height, pitch), y3, total)
             if k == 0:
-                warped = total
+                constant = total
             elif k == 1:
-                slope1 = total
+                constant -= total * u1
+                tl.store(data + here, total, valid)
             else:
-                slope2 = total
-        constant = warped - slope1 * u1 - slope2 * u2 - tl.load(still + at, valid, 0.0)
-        tl.store(data + at, slope1, valid)
-        tl.store(data + size + at, slope2, valid)
-        tl.store(data + 2 * size + at, constant, valid)
+                constant -= total * u2
+                tl.store(data + plane + here, total, valid)
+        constant -= tl.load(frames + here, valid, 0.0)
+        tl.store(data + 2 * plane + here, constant, valid)
 
 
-@triton.jit(do_not_specialize=["height", "width", "warps", "outer", "inner"])
+@triton.jit(do_not_specialize=["plane", "height", "pitch", "warps", "outer", "inner"])
 def _level(
-    planes, still, images, work, height, width, warps, outer, inner, taut, limit, theta, tolerance,
+    planes, frames, work, plane, height, pitch, warps, outer, inner, taut, limit, theta, tolerance, doubt,
     MEDIAN: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """All warps of a level for one pair. Flow and dual variable start and end in their first copy."""
-    size = height * width
+    """All warps of a level for one pair. Flow and dual variable start and end in their first copy.
+
+    An error nearer to the tolerance than `doubt`, relative to itself, is added again as OpenCV does.
+    """
     pair = tl.program_id(0).to(tl.int64)
-    planes += pair * (_PLANES * size)
-    still += pair * size
-    images += pair * (3 * size)
-    data = planes + _DATA * size
-    # Where the present copies start and how far the other ones are.
-    flow, dual = 0 * size, _DUAL * size
-    other_flow, other_dual = 2 * size, (_DUAL + 4) * size
+    size = height * pitch
+    planes += pair * plane * _COUNT + pitch
+    frames += pair * size * 4
+    data = planes + _DATA * plane
+    # Where the present copies start and where the other ones do.
+    flow, dual = 0 * plane, _DUAL * plane
+    other_flow, other_dual = 2 * plane, (_DUAL + 4) * plane
     iterations = 0
     for _ in range(warps):
-        _warp(planes + flow, data, still, images, height, width, BLOCK)
+        _warp(planes + flow, data, frames, height, pitch, plane, BLOCK)
         tl.debug_barrier()
         running = True
         round = 0
         while running & (round < outer):
             if MEDIAN > 1:
-                _median(planes + flow, planes + other_flow, height, width, MEDIAN, BLOCK)
-                _median(planes + flow + size, planes + other_flow + size, height, width, MEDIAN, BLOCK)
+                _median(planes + flow, planes + other_flow, height, pitch, MEDIAN, BLOCK)
+                _median(planes + flow + plane, planes + other_flow + plane, height, pitch, MEDIAN, BLOCK)
                 tl.debug_barrier()
                 flow, other_flow = other_flow, flow
             step = 0
             while running & (step < inner):
                 error = _iterate(
                     planes + flow, planes + dual, data, planes + other_flow, planes + other_dual,
-                    height, width, taut, limit, theta, BLOCK,
+                    height, pitch, plane, taut, limit, theta, BLOCK,
                 )  # fmt: skip
                 tl.debug_barrier()
+                if tl.abs(error - tolerance) <= doubt * error:
+                    error = _one_after_another(planes + flow, planes + other_flow, height, pitch, plane, BLOCK)
                 flow, other_flow = other_flow, flow
                 dual, other_dual = other_dual, dual
                 running = error > tolerance
@@ -319,10 +342,116 @@ def _level(
             iterations += step
             round += 1
     if flow > 0:
-        for start in range(0, 2 * size, BLOCK):
-            here = start + tl.arange(0, BLOCK)
-            tl.store(planes + here, tl.load(planes + flow + here, here < 2 * size), here < 2 * size)
-    tl.store(work + pair, tl.load(work + pair) + iterations.to(tl.int64) * size)
+        for start in range(0, size, BLOCK):
+            at = planes + start + tl.arange(0, BLOCK)
+            tl.store(at, tl.load(at + flow))
+            tl.store(at + plane, tl.load(at + flow + plane))
+    tl.store(work + pair, tl.load(work + pair) + iterations.to(tl.int64) * (size - height))
+
+
+@triton.jit(do_not_specialize=["start", "plane", "pitch", "new_start", "new_plane", "new_pitch", "height", "width"])
+def _resize(
+    source, start, image, plane, pitch, target, new_start, new_image, new_plane, new_pitch, height, width,
+    lines, line_weights, columns, column_weights, factor, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Bilinear resize of two planes of every image, times `factor`; the tables say where from and how much.
+
+    A plane's row `y` begins at `start + image * number + plane * k + y * pitch`. OpenCV multiplies in float64.
+    """
+    number = tl.program_id(0).to(tl.int64)
+    source += start + number * image + tl.program_id(1) * plane
+    target += new_start + number * new_image + tl.program_id(1) * new_plane
+    here = tl.program_id(2) * BLOCK + tl.arange(0, BLOCK)
+    valid = here < height * width
+    y = here // width
+    x = here - y * width
+    row, column = tl.load(lines + y, valid, 0), tl.load(columns + x, valid, 0)
+    weight = tl.load(column_weights + x, valid, 0.0)
+    at = source + row * pitch + column
+    left, low_left = tl.load(at, valid, 0.0), tl.load(at + pitch, valid, 0.0)
+    upper = tl.math.fma(weight, tl.load(at + 1, valid, 0.0) - left, left)
+    lower = tl.math.fma(weight, tl.load(at + pitch + 1, valid, 0.0) - low_left, low_left)
+    blended = tl.math.fma(tl.load(line_weights + y, valid, 0.0), lower - upper, upper)
+    scaled = blended.to(tl.float64) * tl.load(factor)
+    tl.store(target + y * new_pitch + x, scaled.to(tl.float32), valid)
+
+
+def _places(length: int, ratio: float, old: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For each target pixel of an axis the source pixel before its centre and the weight of the one after it."""
+    position = (torch.arange(length, dtype=torch.float64, device=device) + 0.5) * ratio - 0.5
+    first = position.floor()
+    weight = (position - first).where(first >= 0, 0.0)
+    # The last pixel is rounded as in `simd_resample`.
+    last, weight_of_last = (old - 2, 1.0) if ratio > 1 else (old - 1, 0.0)
+    return first.clamp(0, last).int(), weight.where(first < old - 1, weight_of_last).float()
+
+
+def _factor(value: float, device: torch.device) -> Tensor:
+    """A number of float64 for a kernel, which would take a Python number as float32."""
+    return torch.full((1,), value, dtype=torch.float64, device=device)
+
+
+def _grid(count: int, pixels: int) -> tuple[int, int, int]:
+    return count, 2, triton.cdiv(pixels, _BLOCK)
+
+
+def _smaller(frames_NCHW: Tensor, size: tuple[int, int], ratio: float) -> Tensor:
+    """The next coarser level of both frames."""
+    count, _, *old = frames_NCHW.shape
+    out_NCHW = frames_NCHW.new_empty((count, 2, *size))
+    tables = [
+        table for new, was in zip(size, old, strict=True) for table in _places(new, ratio, was, out_NCHW.device)
+    ]
+    _resize[_grid(count, size[0] * size[1])](
+        frames_NCHW, 0, 2 * old[0] * old[1], old[0] * old[1], old[1],
+        out_NCHW, 0, 2 * size[0] * size[1], size[0] * size[1], size[1], *size, *tables, _factor(1.0, out_NCHW.device),
+        BLOCK=_BLOCK, enable_fp_fusion=False,
+    )  # fmt: skip
+    return out_NCHW
+
+
+class _Planes:
+    """Workspace of all pairs at one level: planes of `height` rows of `width` pixels and a zero each.
+
+    A row of zeros stands before the first and a tile and a row of them after the last, so that neighbours can be
+    read and whole tiles be written without a look at the frame's edges.
+    """
+
+    def __init__(self, count: int, height: int, width: int, device: torch.device) -> None:
+        self.count, self.height, self.width, self.pitch = count, height, width, width + 1
+        self.plane = 2 * self.pitch + triton.cdiv(height * self.pitch, _BLOCK) * _BLOCK + 1
+        self.values = torch.zeros((count, _COUNT.value * self.plane), device=device)
+
+    def take_flow(self, coarser: "_Planes", factor: float) -> None:
+        """Enlarge the flow of the next coarser level."""
+        tables = [
+            *_places(self.height, coarser.height / self.height, coarser.height, self.values.device),
+            *_places(self.width, coarser.width / self.width, coarser.width, self.values.device),
+        ]
+        _resize[_grid(self.count, self.height * self.width)](
+            coarser.values, coarser.pitch, _COUNT.value * coarser.plane, coarser.plane, coarser.pitch,
+            self.values, self.pitch, _COUNT.value * self.plane, self.plane, self.pitch, self.height, self.width,
+            *tables, _factor(factor, self.values.device), BLOCK=_BLOCK, enable_fp_fusion=False,
+        )  # fmt: skip
+
+    def optimise(self, frames_NCHW: Tensor, settings: "TVL1Settings", work_N: Tensor) -> None:
+        """All warps of the level, from the flow that is there."""
+        still_NHW, moved_NHW = frames_NCHW.unbind(1)
+        pixels = self.height * self.width
+        images_NCHW = torch.cat([still_NHW[:, None], with_gradients(moved_NHW)], 1)
+        _level[(self.count,)](
+            self.values, F.pad(images_NCHW, (0, 1)), work_N, self.plane, self.height, self.pitch, settings.warps,
+            settings.outer_iterations, settings.inner_iterations, settings.tau / settings.theta,
+            settings.lambda_ * settings.theta, settings.theta, settings.epsilon * settings.epsilon * pixels,
+            pixels * _DOUBT,
+            MEDIAN=settings.median, BLOCK=_BLOCK, num_warps=_WARPS, num_stages=1, enable_fp_fusion=False,
+        )  # fmt: skip
+
+    def flow(self) -> Tensor:
+        """The flow (N, 2, H, W)."""
+        planes_NCP = self.values.view(self.count, _COUNT.value, self.plane)[:, :2, self.pitch :]
+        rows_NCHW = planes_NCP[..., : self.height * self.pitch].unflatten(2, (self.height, self.pitch))
+        return rows_NCHW[..., : self.width].contiguous()
 
 
 @torch.no_grad()
@@ -331,26 +460,18 @@ def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings")
 
     Frames are float32 of 0..255 on a CUDA device, or on the CPU where Triton interprets (`TRITON_INTERPRET=1`).
     """
-    count, device = len(previous_NHW), previous_NHW.device
-    sizes = settings.pyramid(*previous_NHW.shape[1:])
-    levels = [(previous_NHW.float(), following_NHW.float())]
-    for size in sizes[1:]:
-        ratio = 1 / settings.scale_step
-        levels.append(tuple(resize(frames, size, (ratio, ratio)) for frames in levels[-1]))
-    flow_NCHW = torch.zeros((count, 2, *sizes[-1]), device=device)
-    work_N = torch.zeros(count, dtype=torch.int64, device=device)
-    for size, (previous, following) in zip(reversed(sizes), reversed(levels), strict=True):
-        old = flow_NCHW.shape[2:]
-        if tuple(old) != size:
-            flow_NCHW = resize(flow_NCHW, size, (old[0] / size[0], old[1] / size[1])) / settings.scale_step
-        planes_NCHW = torch.zeros((count, _PLANES.value, *size), device=device)
-        planes_NCHW[:, :2] = flow_NCHW
-        if count:
-            _level[(count,)](
-                planes_NCHW, previous.contiguous(), with_gradients(following), work_N, *size, settings.warps,
-                settings.outer_iterations, settings.inner_iterations, settings.tau / settings.theta,
-                settings.lambda_ * settings.theta, settings.theta, settings.epsilon**2 * size[0] * size[1],
-                MEDIAN=settings.median, BLOCK=_BLOCK, num_warps=_WARPS, num_stages=1, enable_fp_fusion=False,
-            )  # fmt: skip
-        flow_NCHW = planes_NCHW[:, :2]
-    return flow_NCHW.contiguous(), work_N
+    count, height, width = previous_NHW.shape
+    work_N = torch.zeros(count, dtype=torch.int64, device=previous_NHW.device)
+    if not count:
+        return previous_NHW.new_zeros((0, 2, height, width)), work_N
+    levels = [torch.stack([previous_NHW, following_NHW], 1)]
+    for size in settings.pyramid(height, width)[1:]:
+        levels.append(_smaller(levels[-1], size, 1 / settings.scale_step))
+    planes = None
+    while levels:
+        frames_NCHW = levels.pop()
+        coarser, planes = planes, _Planes(count, *frames_NCHW.shape[2:], frames_NCHW.device)
+        if coarser is not None:
+            planes.take_flow(coarser, 1 / settings.scale_step)
+        planes.optimise(frames_NCHW, settings, work_N)
+    return planes.flow(), work_N
