@@ -207,7 +207,9 @@ def _decoders(out: Path) -> Iterator[Finding]:
 
 
 def _optical_flow(out: Path) -> Iterator[Finding]:
-    from feature_extraction.flow import tvl1_flow
+    import torch
+
+    from feature_extraction.flow import cuda_backend, tvl1_flow
 
     frames = np.random.default_rng(0).uniform(0, 255, (2, 32, 32)).astype(np.float32)
     flow = np.asarray(tvl1_flow(frames[:1], frames[1:]))
@@ -218,6 +220,12 @@ def _optical_flow(out: Path) -> Iterator[Finding]:
         "TV-L1 runs" if state == OK else "TV-L1 gives no flow",
         "" if state == OK else "pip install --force-reinstall numba",
     )
+    if torch.cuda.is_available():
+        backend, reason = cuda_backend("cuda")
+        if backend == "triton":
+            yield Finding("optical flow", OK, "TV-L1 on cuda: Triton")
+        else:
+            yield Finding("optical flow", NOTE, f"TV-L1 on cuda: PyTorch, slower: {reason}", "pip install triton")
 
 
 def _weights(out: Path) -> Iterator[Finding]:

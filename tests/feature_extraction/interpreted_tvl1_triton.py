@@ -15,6 +15,18 @@ from feature_extraction.errors import UserError
 from feature_extraction.flow import TVL1Settings, compute_flow
 
 
+@triton.jit
+def _count(out, number):
+    for _ in range(0, number):
+        tl.store(out, tl.load(out) + 1)
+
+
+try:
+    _count[(1,)](torch.zeros(1), 2)
+except Exception as error:  # the interpreters of Triton before 3.7 fail on loops with NumPy 2.4
+    pytest.skip(f"the interpreter of Triton {triton.__version__} fails here: {error}", allow_module_level=True)
+
+
 def pairs(height: int, width: int, count: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """Smooth noise that moves by a pixel, each pair by a little less than the one before it."""
     noise = np.random.default_rng(0).random((count, height + 4, width + 4), np.float32) * 255
@@ -53,10 +65,10 @@ def test_equals_the_compiled_version_at_fixed_iterations(height, width, changes)
 def test_each_pair_stops_on_the_iteration_of_the_compiled_version():
     previous, following = pairs(20, 24, count=3)
     following[1] = previous[1]
-    settings = TVL1Settings(scales=1, warps=2)
+    settings = TVL1Settings(scales=1, warps=1)
     expected, expected_work, found, work = by_both(previous, following, settings)
     np.testing.assert_array_equal(work, expected_work)
-    assert work[1] == 2 * 20 * 24 and min(work[0], work[2]) > 5 * work[1] and work[0] != work[2]
+    assert work[1] == 20 * 24 and min(work[0], work[2]) > 5 * work[1] and work[0] != work[2]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     alone, _ = tvl1_triton.solve(torch.from_numpy(previous[2:]), torch.from_numpy(following[2:]), settings)
     np.testing.assert_array_equal(alone[0].numpy(), found[2])

@@ -25,12 +25,47 @@ def test_in_the_interpreter():
     root = Path(__file__).resolve().parents[2]
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "--rootdir", str(root),
+        [sys.executable, "-m", "pytest", "-x", "-rs", "-p", "no:cacheprovider", "--rootdir", str(root),
          str(Path(__file__).with_name("interpreted_tvl1_triton.py"))],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)},
         cwd=root, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip(next(line for line in done.stdout.splitlines() if line.startswith("SKIPPED")))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason="requires triton")
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton interprets here")
+@pytest.mark.parametrize("name", ["_level", "_resize"])
+def test_compiles_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch):
+    """Down to machine code of compute capability 9.0, each thread with its own pixels: no exchange of layouts."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from feature_extraction import tvl1_triton
+
+    if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3) or "nvidia" not in triton.backends.backends:
+        pytest.skip("requires Triton 3.3 or newer with its backend for NVIDIA")
+    kernel = getattr(tvl1_triton, name)
+    pointers = {"planes": "*fp32", "frames": "*fp32", "work": "*i64", "source": "*fp32", "target": "*fp32",
+                "lines": "*i32", "columns": "*i32", "line_weights": "*fp32", "column_weights": "*fp32",
+                "factor": "*fp64"}  # fmt: skip
+    numbers = dict.fromkeys(("taut", "limit", "theta", "tolerance", "doubt"), "fp32")
+    constants = {"MEDIAN": 5, "BLOCK": tvl1_triton._BLOCK}
+    kinds = {**pointers, **numbers, **dict.fromkeys(constants, "constexpr")}
+    source = ASTSource(
+        kernel,
+        {argument: kinds.get(argument, "i32") for argument in kernel.arg_names},
+        {key: value for key, value in constants.items() if key in kernel.arg_names},
+        {(at,): [["tt.divisibility", 16]] for at, key in enumerate(kernel.arg_names) if key in pointers},
+    )
+    options = {"num_warps": tvl1_triton._WARPS if name == "_level" else 4, "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
+    assert len(compiled.asm["cubin"]) > 0
+    assert "convert_layout" not in compiled.asm["ttgir"]
 
 
 @pytest.mark.skipif(HAS_TRITON, reason="requires that triton is absent")
