@@ -17,8 +17,10 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump(config), end="")
         return 0
+    from wtal.training.distributed import first_process
     from wtal.training.run import train
 
     folder, excluded = train(config)
-    print(folder.path)
+    if first_process():
+        print(folder.path)
     return 3 if excluded else 0

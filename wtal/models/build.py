@@ -63,9 +63,14 @@ class StreamedBranch(nn.Module):
         self.feature_dim = branch.feature_dim
         self.pair_sampling = getattr(branch, "pair_sampling", False)
 
-    def forward(self, feature: Mapping[str, Tensor], mask_BT: Tensor) -> BranchOutput:
+    def once(self) -> Tensor | None:
+        """What the branch makes of its weights alone (class texts); none where there is no such thing."""
+        return self.branch.once() if hasattr(self.branch, "once") else None
+
+    def forward(self, feature: Mapping[str, Tensor], mask_BT: Tensor, made: Tensor | None = None) -> BranchOutput:
+        """`made`: what `once` returned, to save its work where many batches meet the same weights."""
         joined_BTD = self.join([self.norm(name, feature[name]) for name in self.streams])
-        return self.branch(joined_BTD, mask_BT)
+        return self.branch(joined_BTD, mask_BT) if made is None else self.branch(joined_BTD, mask_BT, made)
 
 
 class StandardNorm(nn.Module):

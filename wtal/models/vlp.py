@@ -43,11 +43,17 @@ class VLP(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learn_scale)
         self.bias = nn.Parameter(torch.tensor(bias_start or 0.0), requires_grad=bias_start is not None)
 
-    def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
+    def once(self) -> Tensor:
+        """Class embeddings `[C, D]`: what is the same for every video, for callers that pass many one by one."""
+        return self.text()
+
+    def forward(self, feature_BTD: Tensor, mask_BT: Tensor, text_CD: Tensor | None = None) -> BranchOutput:
+        """`text_CD`: what `once` returned; none: made here."""
+        text_CD = self.once() if text_CD is None else text_CD
         hidden_BTD = F.normalize(feature_BTD, dim=-1)
         for block in self.blocks:
             hidden_BTD = block(hidden_BTD, mask_BT)
-        cosine_BTC = F.normalize(hidden_BTD, dim=-1) @ F.normalize(self.text(), dim=-1).T
+        cosine_BTC = F.normalize(hidden_BTD, dim=-1) @ F.normalize(text_CD, dim=-1).T
         logit_BTC = self.log_scale.exp() * cosine_BTC + self.bias
         return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
 

@@ -1,19 +1,18 @@
-"""Several processes as one: each scores its slice of the batch, all see the whole batch's scores.
+"""Several processes as one: each scores its slices of the batch, all see the whole batch's scores.
 
 The losses compare frames across the batch and balance by counts over it, so a mean of per-process losses would be
-another loss. Outputs are gathered instead, every process computes the whole loss, and gradients are averaged: the
-result is that of one process with the whole batch.
+another loss. Outputs are gathered instead, every process computes the whole loss, and the gradients of all slices are
+added in the order of the batch (`wtal.training.slices`): the result is that of one process with the same slices.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
 
 from feature_extraction.errors import UserError
 
@@ -33,30 +32,52 @@ class Processes:
     def slice(self, batch: int) -> slice:
         """Rows of the global batch that are this process's. Raises `UserError` where they do not divide evenly."""
         if batch % self.world:
-            raise UserError(f"optimizer.batch / optimizer.accumulate = {batch} is not a multiple of {self.world} processes")
+            raise UserError(
+                f"optimizer.batch / optimizer.accumulate = {batch} is not a multiple of {self.world} processes"
+            )
         share = batch // self.world
         return slice(self.rank * share, (self.rank + 1) * share)
 
-    def gather(self, x: Tensor) -> Tensor:
-        """All processes' `x`, joined along the first axis; gradients flow back to the process they came from."""
-        return x if self.world == 1 else torch.cat(all_gather(x.contiguous()))
+    def slice_rows(self, batch: int, size: int) -> int:
+        """Rows of one slice: `size`, or this process's whole share for 0. Raises `UserError` where that fails."""
+        own = self.slice(batch)
+        share = own.stop - own.start
+        if size and share % size:
+            raise UserError(
+                f"optimizer.slice = {size} does not divide the {share} videos that each of {self.world} processes has "
+                f"of {batch} (optimizer.batch / optimizer.accumulate)"
+            )
+        return size or share
 
-    def average_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Mean of the gradients over processes, through one flat buffer."""
+    def gather(self, x: Tensor) -> Tensor:
+        """All processes' `x` (without its graph), joined along the first axis in the order of the processes."""
         if self.world == 1:
+            return x
+        parts = [torch.empty_like(x) for _ in range(self.world)]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    def in_order(self, slices: Sequence[Sequence[Tensor | None]]) -> Iterator[Sequence[Tensor | None]]:
+        """The gradients of all processes' slices, first process first. Absent gradients are absent in every slice."""
+        if self.world == 1:
+            yield from slices
             return
-        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters if p.requires_grad]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.world
-        parts = flat.split([gradient.numel() for gradient in gradients])
-        for parameter, gradient in zip((p for p in parameters if p.requires_grad), parts, strict=True):
-            parameter.grad = gradient.view_as(parameter)
+        shapes = [None if gradient is None else gradient.shape for gradient in slices[0]]
+        present = [shape for shape in shapes if shape is not None]
+        own = [torch.cat([gradient.flatten() for gradient in part if gradient is not None]) for part in slices]
+        for flat in self.gather(torch.stack(own)):
+            parts = iter(flat.split([shape.numel() for shape in present]))
+            yield [None if shape is None else next(parts).view(shape) for shape in shapes]
 
     def wait(self) -> None:
         """Return when all processes have come here."""
         if self.world > 1:
             dist.barrier()
+
+
+def first_process() -> bool:
+    """Whether this process is the one that speaks, as the environment that `torchrun` set up has it."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def join_processes(device: torch.device) -> Processes:

@@ -87,6 +87,10 @@ class OptimizerSettings:
     """Videos in a step, over all processes. Silent in the paper; 10 is CO2-Net's."""
     accumulate: int = 1
     """Parts that a step's batch is cut into to save memory; losses are averaged over the parts."""
+    slice: int = 0
+    """Videos that pass through a network at a time; 0: a process's whole share. The result depends on this number and
+    not on who computes a slice: one process equals N bit for bit at the same number (0 with N processes is
+    batch / accumulate / N) and the same threads a process. It saves no memory."""
     snippets: int = 320
     """Most snippets taken of a video (the paper: 1000 on THUMOS14, 400 on ActivityNet)."""
     sampling: Literal["consecutive", "random_perturb", "uniform"] = "consecutive"
@@ -99,6 +103,11 @@ class OptimizerSettings:
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise UserError(
                 f"optimizer.batch {self.batch} must be a positive multiple of optimizer.accumulate {self.accumulate}"
+            )
+        part = self.batch // self.accumulate
+        if self.slice < 0 or (self.slice and part % self.slice):
+            raise UserError(
+                f"optimizer.slice {self.slice} must be 0 or divide optimizer.batch / optimizer.accumulate = {part}"
             )
 
 

@@ -9,7 +9,6 @@ Legend: B videos, T snippets, C classes.
 import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +22,6 @@ from wtal.config import Config
 from wtal.losses import distillation_loss, foreground_background_loss
 from wtal.models.branch import BranchOutput
 from wtal.models.build import StreamedBranch
-from wtal.models.layers import place_in_batch
 from wtal.models.pooling import make_exponent_optimizer, parameter_groups
 from wtal.pseudo_labels import UNCERTAIN, coverage
 from wtal.runs import RunFolder
@@ -31,6 +29,7 @@ from wtal.training.checkpoint import load_checkpoint, save_checkpoint
 from wtal.training.data import Batch, TrainingVideos, crop_labels
 from wtal.training.distributed import Processes
 from wtal.training.schedule import Phase, plan
+from wtal.training.slices import SlicedPass, sliced_pass
 from wtal.training.teacher import drop_contradictions, teach
 from wtal.training.tracking import PhaseQuality, Tracker
 
@@ -92,8 +91,8 @@ class Trainer:
         self.raw_vlp, self.quality, self.tracker = raw_vlp, quality, tracker
         self.processes, self.device = processes, device
         self.step = 0
-        for student in students.values():
-            place_in_batch(student.branch, processes.rank, processes.world)
+        part = config.optimizer.batch // config.optimizer.accumulate
+        self.slice_rows = processes.slice_rows(part, config.optimizer.slice)
 
     def fit(self) -> None:
         """Run all phases that are left. Raises `RunFailure` where a loss is not finite."""
@@ -158,17 +157,17 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         sums: dict[str, float] = {}
         for batch in batches:
-            loss, terms = self._loss(phase, student.branch, batch, pseudo)
+            forward = self._forward(student.branch, batch)
+            loss, terms = self._loss(phase, student.branch, forward.output, batch, pseudo)
             if not torch.isfinite(loss):
                 raise RunFailure(
                     f"the loss of phase {phase.name} is {loss.item()} at step {self.step}; lower optimizer.lr "
                     "or set optimizer.clip_norm=1"
                 )
-            (loss / len(batches)).backward()
+            forward.backward(loss / len(batches))
             for name, value in {"loss": loss, **terms}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach()) / len(batches)
         parameters = [p for p in student.branch.parameters() if p.requires_grad]
-        self.processes.average_gradients(parameters)
         if self.config.optimizer.clip_norm:
             nn.utils.clip_grad_norm_(parameters, self.config.optimizer.clip_norm)
         for optimizer in student.optimizers:
@@ -176,15 +175,22 @@ class Trainer:
         self._after_step(phase, student)
         return sums
 
+    def _forward(self, branch: StreamedBranch, batch: Batch) -> SlicedPass:
+        feature = {name: x.to(self.device, non_blocking=True) for name, x in batch.feature.items()}
+        precision = torch.bfloat16 if self.config.optimizer.precision == "bf16" else None
+        return sliced_pass(
+            branch, feature, batch.mask_here_BT.to(self.device), self.slice_rows, self.processes, precision
+        )
+
     def _loss(
-        self, phase: Phase, branch: StreamedBranch, batch: Batch, pseudo: list[np.ndarray] | None
+        self,
+        phase: Phase,
+        branch: StreamedBranch,
+        output: BranchOutput,
+        batch: Batch,
+        pseudo: list[np.ndarray] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         settings, device = self.config.loss, self.device
-        feature = {name: x.to(device, non_blocking=True) for name, x in batch.feature.items()}
-        amp = self.config.optimizer.precision == "bf16"
-        with torch.autocast(device.type, dtype=torch.bfloat16) if amp else nullcontext():
-            here = branch(feature, batch.mask_here_BT.to(device))
-        output: BranchOutput = here.map(lambda x: self.processes.gather(x.float()))
         mask_BT, label_BC = batch.mask_BT.to(device), batch.label_BC.to(device)
         if pseudo is None:
             progress = self.step / max(1, phase.steps)
