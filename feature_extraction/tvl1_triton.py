@@ -31,7 +31,7 @@ from feature_extraction.tvl1_torch import with_gradients
 if TYPE_CHECKING:
     from feature_extraction.flow import TVL1Settings
 
-PLANES = 48  # float32 planes that a pair needs at most, all levels' frames and PyTorch's temporary ones with them
+PLANES = 56  # float32 planes that a pair needs at most, all levels' frames and PyTorch's temporary ones with them
 _BLOCK, _WARPS = 1024, 32  # pixels of a tile and warps of 32 threads: a pixel a thread
 # Relative error of a float32 sum of numbers above zero, for each of them: OpenCV's way of adding and this one together.
 _DOUBT = 2.0**-23
@@ -464,14 +464,15 @@ def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings")
     work_N = torch.zeros(count, dtype=torch.int64, device=previous_NHW.device)
     if not count:
         return previous_NHW.new_zeros((0, 2, height, width)), work_N
-    levels = [torch.stack([previous_NHW, following_NHW], 1)]
-    for size in settings.pyramid(height, width)[1:]:
-        levels.append(_smaller(levels[-1], size, 1 / settings.scale_step))
-    planes = None
-    while levels:
-        frames_NCHW = levels.pop()
-        coarser, planes = planes, _Planes(count, *frames_NCHW.shape[2:], frames_NCHW.device)
-        if coarser is not None:
-            planes.take_flow(coarser, 1 / settings.scale_step)
-        planes.optimise(frames_NCHW, settings, work_N)
-    return planes.flow(), work_N
+    with torch.cuda.device_of(previous_NHW):  # Triton launches on the current device
+        levels = [torch.stack([previous_NHW, following_NHW], 1)]
+        for size in settings.pyramid(height, width)[1:]:
+            levels.append(_smaller(levels[-1], size, 1 / settings.scale_step))
+        planes = None
+        while levels:
+            frames_NCHW = levels.pop()
+            coarser, planes = planes, _Planes(count, *frames_NCHW.shape[2:], frames_NCHW.device)
+            if coarser is not None:
+                planes.take_flow(coarser, 1 / settings.scale_step)
+            planes.optimise(frames_NCHW, settings, work_N)
+        return planes.flow(), work_N
