@@ -210,12 +210,14 @@ def load_clip(
     pretrained: str | None = DEFAULT_TAG,
     device: torch.device | str = "cpu",
     offline: bool = False,
+    folder: Path | None = None,
 ) -> FrozenClip:
     """Build a CLIP model and read its weights.
 
     `model` is an open_clip name or the path of a JSON model config in open_clip's layout; `pretrained` is one
     of the name's tags, the path of a weights file (safetensors or a state dict of tensors), or None for
-    random weights. `offline` looks for a tag's weights in the local cache only.
+    random weights. `offline` looks for a tag's weights on this machine only; `folder` is looked into first, for
+    `<model>-<tag>.safetensors`, `.pt` or `.bin`.
 
     Raises `UserError` for unknown names, tags and files, for weights of another shape, and where the model's
     activation (QuickGELU or GELU) is not the one that the weights were trained with; `RunFailure` where the
@@ -228,7 +230,7 @@ def load_clip(
         weights = Path(pretrained)
         if not weights.is_file():
             tag = find_tag(model, pretrained, config)
-            weights = fetch_tag(model, pretrained, tag, offline)
+            weights = fetch_tag(model, pretrained, tag, offline, folder)
     network = build_network(model, config)
     if weights is not None:
         load_weights(network, weights, config)

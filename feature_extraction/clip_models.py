@@ -82,12 +82,19 @@ def find_tag(model: str, pretrained: str, config: dict[str, Any]) -> dict[str, A
     return tag
 
 
-def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool) -> Path:
-    """A tag's file: `$WTAL_WEIGHTS/<model>-<tag>.*`, else open_clip's cache, else (not `offline`) the net."""
-    if folder := os.environ.get(VARIABLE):
-        for suffix in (".safetensors", ".pt", ".bin"):
+def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool, weights: Path | None = None) -> Path:
+    """A tag's file: `<model>-<tag>.*` in the folder `weights`, else in `$WTAL_WEIGHTS`, else open_clip's cache, else
+    (not `offline`) the net.
+
+    A folder without it is passed over, for it may hold I3D weights alone; one that is not there is a `UserError`.
+    """
+    if weights is not None and not weights.exists():
+        raise UserError(f"--weights {weights}: no such file or folder")
+    for folder in (weights, os.environ.get(VARIABLE)):
+        for suffix in (".safetensors", ".pt", ".bin") if folder else ():
             if (path := Path(folder) / f"{model}-{pretrained}{suffix}").is_file():
                 return path
+    advice = f"give a file's path, or put {model}-{pretrained}.safetensors into the folder of --weights or ${VARIABLE}"
     if offline:
         repository, _, file = tag.get("hf_hub", "").rpartition("/")
         hub = importlib.import_module("huggingface_hub")
@@ -96,16 +103,14 @@ def fetch_tag(model: str, pretrained: str, tag: dict[str, Any], offline: bool) -
             if isinstance(path, str):
                 return Path(path)
         raise RunFailure(
-            f"the weights {pretrained!r} of {model} are not in the local cache, and downloads are off; "
-            f"give a file's path, or put it into ${VARIABLE} as {model}-{pretrained}.safetensors"
+            f"the weights {pretrained!r} of {model} are not in the local cache, and downloads are off; {advice}"
         )
     try:
         return Path(import_open_clip().pretrained.download_pretrained(tag))
     except Exception as error:  # the hub's client raises many kinds; each means that there are no weights
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunFailure(
-            f"the weights {pretrained!r} of {model} could not be fetched ({reason}); "
-            f"give a file's path, or put it into ${VARIABLE} as {model}-{pretrained}.safetensors"
+            f"the weights {pretrained!r} of {model} could not be fetched ({reason}); {advice}"
         ) from None
 
 

@@ -22,7 +22,7 @@ from feature_extraction.preprocess import crop_boxes, mirror
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video import decoder_version
 
-VERSION = 1
+VERSION = 2
 """Of the numbers that this package makes; raised when the same settings give other features."""
 
 SHIPPED = "shipped:"
@@ -84,12 +84,15 @@ def load_towers(
     weights: Path | None = None,
     offline: bool = False,
 ) -> dict[str, Tower]:
-    """The networks of `settings.streams`. Raises `UserError` or `RunFailure` for weights that cannot be had."""
+    """The networks of `settings.streams`; `weights` is a file of I3D, or a folder of I3D and CLIP weights.
+
+    Raises `UserError` or `RunFailure` for weights that cannot be had.
+    """
     precision = choose_precision(settings.precision, device)
     towers = {}
     for name in settings.streams:
         if name == "clip":
-            towers[name] = _clip_tower(settings, device, precision, resolve, offline)
+            towers[name] = _clip_tower(settings, device, precision, resolve, weights, offline)
             continue
         path = _i3d_file(settings.i3d_rgb if name == "rgb" else settings.i3d_flow, resolve, weights, offline)
         model = load_i3d(path, 3 if name == "rgb" else 2, device)
@@ -139,17 +142,18 @@ def _clip_tower(
     device: torch.device,
     precision: str,
     resolve: Callable[[str], str] | None,
+    weights: Path | None,
     offline: bool,
 ) -> Tower:
     model_name = _place(settings.clip_model, resolve)
     pretrained = settings.clip_pretrained and _place(settings.clip_pretrained, resolve)
     if not pretrained:
         raise UserError("clip_pretrained is not set: random weights make no features; give a tag or a weights file")
-    clip = load_clip(model_name, pretrained, device, offline)
+    clip = load_clip(model_name, pretrained, device, offline, weights)
     config, _ = read_config(model_name)
     file = Path(pretrained)
     if not file.is_file():
-        file = fetch_tag(model_name, pretrained, find_tag(model_name, pretrained, config), offline)
+        file = fetch_tag(model_name, pretrained, find_tag(model_name, pretrained, config), offline, weights)
 
     def run(frames: list[np.ndarray]) -> np.ndarray:
         with _autocast(device, precision):

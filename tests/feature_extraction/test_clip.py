@@ -5,6 +5,7 @@ Shape suffixes: N images or texts, H and W pixels, L tokens, W token width, D em
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from feature_extraction.clip import (
     save_clip,
 )
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.files import sha256_file
+from feature_extraction.settings import ExtractionSettings
+from feature_extraction.towers import load_towers
 
 TEXTS = ["a person opens a door", "javelin throw", "x"]
 
@@ -263,6 +267,36 @@ def test_default_tag_agrees_with_its_activation_and_is_looked_for_offline(monkey
     own = tmp_path / "ViT-B-16-quickgelu-openai.safetensors"
     own.touch()
     assert clip_models.fetch_tag("ViT-B-16-quickgelu", "openai", tag, offline=True) == own
+
+
+def test_folder_of_weights_given_by_the_user_is_looked_into_first(monkeypatch, tmp_path):
+    """`--weights FOLDER`: before $WTAL_WEIGHTS, with a tiny model and tag that open_clip is made to know."""
+    open_clip = import_open_clip()
+    config = {**json.loads(Path(config_file(tmp_path)).read_text()), "quick_gelu": False}
+    config["text_cfg"]["vocab_size"] = clip_models.FULL_VOCABULARY
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "tiny", config)
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "tiny", {"own": {"hf_hub": "nobody/nothing/"}})
+    variable, given, empty = (tmp_path / name for name in ("variable", "given", "empty"))
+    for seed, folder in enumerate((variable, given)):
+        folder.mkdir()
+        torch.manual_seed(seed)
+        save_clip(load_clip("tiny", None), folder / "tiny-own.safetensors")
+    empty.mkdir()
+    monkeypatch.setenv("WTAL_WEIGHTS", str(variable))
+    settings = ExtractionSettings(streams=("clip",), clip_model="tiny", clip_pretrained="own")
+    frames = list(np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8))
+
+    def features(weights):
+        tower = load_towers(settings, torch.device("cpu"), weights=weights, offline=True)["clip"]
+        return tower.run(frames), tower.network["weights_sha256"]
+
+    for weights, folder in ((given, given), (empty, variable), (None, variable)):
+        found_ND, digest = features(weights)
+        wanted = load_clip("tiny", str(folder / "tiny-own.safetensors"))
+        np.testing.assert_array_equal(found_ND, wanted.encode_images(np.stack(frames)).numpy())
+        assert digest == sha256_file(folder / "tiny-own.safetensors")
+    with pytest.raises(UserError, match="--weights .*absent: no such file or folder"):
+        features(tmp_path / "absent")
 
 
 def test_a_failed_download_is_one_line(monkeypatch):

@@ -21,7 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "or the name of a shipped configuration",
     )
     add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="settings, e.g. fps=30 flow.warps=3")
-    add("--weights", type=Path, help="file or folder of I3D weights, before $WTAL_WEIGHTS and the cache")
+    add(
+        "--weights",
+        type=Path,
+        metavar="PATH",
+        help="file of I3D weights, or folder of I3D and CLIP (<model>-<tag>.safetensors) weights, looked at before "
+        "$WTAL_WEIGHTS and the cache",
+    )
     add("--offline", action="store_true", help="never download weights")
     add("--accept-truncated", action="store_true", help="keep what is whole of videos that break off")
     add(
