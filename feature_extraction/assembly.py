@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from feature_extraction.network_pool import NetworkPool
 from feature_extraction.preprocess import ClipFrames, Windows, crop_boxes, window_count
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.towers import Tower
@@ -30,6 +31,8 @@ class Assembly:
         self.outstanding = 0
         """Inputs handed to a batch whose features are not back."""
         self.ended = False
+        self.error: str | None = None
+        """Why a network refused an input."""
 
     def push(self, name: str, frames_NHWC: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """Take the next frames of a stream; the numbered network inputs that are whole now."""
@@ -87,19 +90,19 @@ class Assembly:
 
 
 class Batcher:
-    """Gathers inputs for one network and runs it on batches of a size.
+    """Gathers inputs for one network and hands batches of a size to a pool.
 
     Not spanning (CPU): a batch holds one video's inputs, in order, and its last batch may be smaller. Spanning
     (GPU): a batch holds inputs of any videos with equal shapes, and is padded with zeros to its size. Either way
     an input's feature does not hang on which other videos are around.
     """
 
-    def __init__(self, name: str, tower: Tower, size: int, spanning: bool) -> None:
-        self.name, self.tower, self.size, self.spanning = name, tower, size, spanning
+    def __init__(self, name: str, tower: Tower, size: int, spanning: bool, pool: NetworkPool) -> None:
+        self.name, self.tower, self.size, self.spanning, self.pool = name, tower, size, spanning, pool
         self._pending: dict[Hashable, list[tuple[Assembly, int, np.ndarray]]] = {}
 
     def add(self, assembly: Assembly, inputs: list[tuple[int, np.ndarray]]) -> None:
-        """Take inputs; runs the network whenever a batch is full."""
+        """Take inputs; a batch that is full goes to the network."""
         for number, array in inputs:
             key: Any = array.shape if self.spanning else id(assembly)
             pending = self._pending.setdefault(key, [])
@@ -109,7 +112,7 @@ class Batcher:
                 self._run(key)
 
     def flush(self, assembly: Assembly | None = None) -> None:
-        """Run what is pending, of one video (not spanning) or of all."""
+        """Send what is pending, of one video (not spanning) or of all."""
         for key in list(self._pending):
             if assembly is None or key == id(assembly):
                 self._run(key)
@@ -126,5 +129,14 @@ class Batcher:
         inputs = [array for _, _, array in items]
         if self.spanning:
             inputs += [np.zeros_like(inputs[0])] * (self.size - len(inputs))
-        for (assembly, number, _), feature_D in zip(items, self.tower.run(inputs), strict=False):
-            assembly.take(self.name, number, feature_D)
+        places = [(assembly, number) for assembly, number, _ in items]
+
+        def deliver(features_ND: np.ndarray | Exception) -> None:
+            if isinstance(features_ND, Exception):
+                for assembly, _ in places:
+                    assembly.error = str(features_ND)
+                return
+            for (assembly, number), feature_D in zip(places, features_ND, strict=False):
+                assembly.take(self.name, number, feature_D)
+
+        self.pool.submit(lambda: self.tower.run(inputs), deliver)

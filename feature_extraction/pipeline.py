@@ -1,7 +1,10 @@
 """Videos in, feature store out: decoding, flow, networks and writing at the same time, in bounded memory.
 
-    decoding children --> flow thread --> networks (the calling thread) --> writing thread
-                 (bounded queues of chunks of frames)
+    decoding children --> flow thread --> batches (the calling thread) --> writing thread
+                                             |  ^
+                                           networks (the same thread on a GPU, a thread a core on a CPU)
+
+The queues between them are bounded, in chunks of frames and in batches.
 
 A video's features hang on nothing but the video and the settings: on a CPU a batch holds snippets of one video
 only, counted from its beginning; on a GPU batches span videos and have a fixed shape, padded with zeros.
@@ -26,6 +29,7 @@ from feature_extraction.errors import UserError
 from feature_extraction.failures import FailureLog
 from feature_extraction.flow import compute_flow
 from feature_extraction.listing import VideoFile, list_videos
+from feature_extraction.network_pool import NetworkPool
 from feature_extraction.preprocess import quantize_flow, still_flow, to_gray
 from feature_extraction.progress import Progress
 from feature_extraction.settings import ExtractionSettings
@@ -180,8 +184,7 @@ class Extractor:
         claims = Claims(out)
         bar = Progress(len(files), progress)
         threads = torch.get_num_threads()
-        # Flow keeps all cores busy; a network that spins on all of them as well would only get in its way
-        torch.set_num_threads(max(1, self.cores // 2) if "flow" in self.towers else self.cores)
+        torch.set_num_threads(1)  # a batch a thread, see `NetworkPool`
         try:
             work = _Work(files, streams, claims, failures, summary, bar)
             _Run(self, work, bar).go()
@@ -209,11 +212,12 @@ class _Run:
         self.written = Channel(self.line, 64)
         sizes = {
             "clip": settings.batch_images or (256 if on_gpu else 16),
-            "rgb": settings.batch_snippets or (32 if on_gpu else 8),
+            "rgb": settings.batch_snippets or (32 if on_gpu else 4),
         }
         sizes["flow"] = sizes["rgb"]
+        self.pool = NetworkPool(0 if on_gpu else extractor.cores)
         self.batchers = {
-            name: Batcher(name, tower, sizes[name], spanning=on_gpu) for name, tower in extractor.towers.items()
+            name: Batcher(name, tower, sizes[name], on_gpu, self.pool) for name, tower in extractor.towers.items()
         }
         self.settling: list[_Job] = []  # all frames seen, features not all back
 
@@ -241,6 +245,7 @@ class _Run:
             self.line.stopping.set()
             for child in self.children:
                 child.kill()
+            self.pool.close()
             for thread in threads:
                 thread.join()
             for child in self.children:
@@ -303,7 +308,7 @@ class _Run:
         for kind, job, content in self.flowed:
             if kind == "idle":
                 self._flush_all()
-            elif job.failed:
+            elif job.failed or self._refused(job):
                 continue
             elif kind == "failed":
                 self._fail(job, *content)
@@ -343,9 +348,18 @@ class _Run:
     def _flush_all(self) -> None:
         for batcher in self.batchers.values():
             batcher.flush()
+        self.pool.collect()
         self._settle()
 
+    def _refused(self, job: _Job) -> bool:
+        """Fail a video of which a network refused an input."""
+        if job.assembly is None or job.assembly.error is None:
+            return False
+        self._fail(job, job.assembly.error, 0)
+        return True
+
     def _settle(self) -> None:
+        self.settling = [job for job in self.settling if not self._refused(job)]
         for job in [job for job in self.settling if job.assembly.complete]:
             self.settling.remove(job)
             info = {name: value for name, value in job.info.items()}

@@ -3,9 +3,18 @@
     python tools/bench_extract.py [VIDEOS] [--config FILE] [--seconds N] [--json]
 
 Without VIDEOS it draws its own clips; without weights in the configuration it uses random networks of full width,
-which cost the same. Prints seconds of each stage alone (decode, flow, networks, write) over the same frames, the
-whole pipeline's, the ratio of the whole to the slowest stage (1.0 is a perfect overlap on spare cores), and the
-peak memory of the process and of its decoding children. `--long HOURS` runs one generated video of that length
+which cost the same. Prints seconds of each stage alone (decode, flow, networks, write) over the same frames, with
+all cores and with one; the whole pipeline's seconds; and what these make of the overlap:
+
+    over_slowest_one_core   whole / slowest stage that has a core of its own: 1.0 or less is a perfect overlap
+    over_slowest_all_cores  whole / slowest stage that has the whole machine: stages that keep all cores busy (a
+                            CPU's flow and networks) cannot overlap below the next figure
+    least_over_slowest      (all stages, each with the whole machine) / the slowest one of them
+    over_least              whole / all stages, each with the whole machine: 1.0 loses nothing (CPU)
+
+Run it on a quiet machine. Also printed: the peak memory of the process and of its largest decoding child, and,
+from a run of the pipeline alone in a process of its own, the peak memory without the stages' copies of all
+frames. `--long HOURS` runs one generated video of that length
 through the whole pipeline and reports the peak memory against that of a short one.
 """
 
@@ -13,6 +22,8 @@ import argparse
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -22,9 +33,11 @@ import numpy as np
 import torch
 
 from feature_extraction.decoding import DecodeProcess
+from feature_extraction.errors import UserError
 from feature_extraction.flow import compute_flow
 from feature_extraction.i3d import I3D
 from feature_extraction.listing import list_videos
+from feature_extraction.network_pool import NetworkPool
 from feature_extraction.pipeline import Extractor
 from feature_extraction.preprocess import quantize_flow, to_gray
 from feature_extraction.settings import ExtractionSettings
@@ -80,12 +93,24 @@ def timed(work) -> tuple[float, object]:
     return time.perf_counter() - began, result
 
 
+def _slowest(seconds: dict[str, float]) -> float:
+    """Seconds of the slowest stage; the networks are one stage."""
+    networks = sum(value for name, value in seconds.items() if name.startswith("network"))
+    return max(networks, *(value for name, value in seconds.items() if not name.startswith("network")))
+
+
+def peak_of_pipeline(arguments: list[str]) -> dict[str, float]:
+    """Peak memory of the pipeline in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments, "--pipeline-only", "--json"], capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
 def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> dict:
     """Each stage alone and the whole, on the same videos; the frames of the stages are held in memory."""
     files = list_videos(videos)
     cores = len(os.sched_getaffinity(0))
-    # On a machine that is busy with other things, threads that wait for each other measure the others
-    quiet = os.getloadavg()[0] < cores
     gpu = device if device.type == "cuda" else None
     decoded: list[np.ndarray] = []
     readable = []
@@ -104,28 +129,32 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
     list(child.frames(files[0].path))  # starts the child
     seconds = {"decode": timed(decode)[0]}
     child.close()
+    one_core = {"decode": seconds["decode"]}  # the child decodes on one
     frames = sum(len(rgb_NHWC) for rgb_NHWC in decoded)
     flows: list[np.ndarray] = []
 
-    def flow_of(rgb_NHWC: np.ndarray) -> np.ndarray:
+    def flow_of(rgb_NHWC: np.ndarray, threads: int = cores) -> np.ndarray:
         gray_NHW = to_gray(rgb_NHWC)
         flow_N2HW = compute_flow(
             gray_NHW[:-1], gray_NHW[1:], settings.flow, algorithm=settings.flow_algorithm,
-            device=gpu, threads=cores,
+            device=gpu, threads=threads,
         )  # fmt: skip
         return quantize_flow(flow_N2HW, settings.flow_bound)
 
-    def flow() -> None:
-        flows.extend(flow_of(rgb_NHWC) for rgb_NHWC in decoded if len(rgb_NHWC) > 1)
+    def flow(threads: int) -> None:
+        flows[:] = [flow_of(rgb_NHWC, threads) for rgb_NHWC in decoded if len(rgb_NHWC) > 1]
 
     if "flow" in towers:
         flow_of(decoded[0][:3])  # compiles
-        seconds["flow"] = timed(flow)[0]
-    torch.set_num_threads(cores if quiet else 1)
+        seconds["flow"] = timed(lambda: flow(cores))[0]
+        one_core["flow"] = timed(lambda: flow(1))[0] if gpu is None else seconds["flow"]
+    torch.set_num_threads(1)
     features: dict[str, list[np.ndarray]] = {name: [] for name in towers}
 
-    def run_network(name: str) -> None:
-        size = settings.batch_snippets or (32 if gpu else 8)
+    def run_network(name: str, workers: int) -> None:
+        features[name].clear()
+        pool = NetworkPool(0 if gpu else workers)
+        size = settings.batch_snippets or (32 if gpu else 4)
         for source in flows if name == "flow" else decoded:
             if name == "clip":
                 middle = settings.window // 2
@@ -134,12 +163,17 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
                 starts = range(0, max(1, len(source) - settings.window + 1), settings.stride)
                 inputs = [source[start : start + settings.window] for start in starts]
             for start in range(0, len(inputs), size):
-                features[name].append(towers[name].run(inputs[start : start + size]))
+                part = inputs[start : start + size]
+                pool.submit(lambda part=part: towers[name].run(part), features[name].append)
+        pool.collect()
+        pool.close()
 
     for name, tower in towers.items():
         source = flows if name == "flow" else decoded
         tower.run([source[0][0] if name == "clip" else source[0][: settings.window]])
-        seconds[f"network {name}"] = timed(lambda name=name: run_network(name))[0]
+        key = f"network {name}"
+        seconds[key] = timed(lambda name=name: run_network(name, cores))[0]
+        one_core[key] = timed(lambda name=name: run_network(name, 1))[0] if gpu is None else seconds[key]
     peak_of_stages = peak_megabytes()
     with tempfile.TemporaryDirectory() as folder:
         grid = {"fps": settings.fps, "window": settings.window, "stride": settings.stride}
@@ -150,9 +184,8 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
                 for number, part_ND in enumerate(parts):
                     streams[name].write(str(number), part_ND, {})
 
-        seconds["write"] = timed(write)[0]
-    networks = sum(value for name, value in seconds.items() if name.startswith("network"))
-    slowest = max(seconds["decode"], seconds.get("flow", 0.0), networks, seconds["write"])
+        seconds["write"] = one_core["write"] = timed(write)[0]
+    slowest, slowest_one_core = _slowest(seconds), _slowest(one_core)
     decoded.clear()
     flows.clear()
     with tempfile.TemporaryDirectory() as folder:
@@ -161,18 +194,18 @@ def bench(videos: Path, settings: ExtractionSettings, towers: dict[str, Tower], 
         "device": str(device) if gpu is None else torch.cuda.get_device_name(device),
         "cores": cores,
         "load_average": round(os.getloadavg()[0], 1),
-        "network_threads_alone": cores if quiet else 1,
         "videos": len(readable),
         "unreadable": len(files) - len(readable),
         "frames": frames,
-        "alone_seconds": {name: round(value, 3) for name, value in seconds.items()},
-        "networks_seconds": round(networks, 3),
+        "alone_seconds_all_cores": {name: round(value, 3) for name, value in seconds.items()},
+        "alone_seconds_one_core": {name: round(value, 3) for name, value in one_core.items()},
         "together_seconds": round(total, 3),
-        "together_over_slowest": round(total / slowest, 3),
-        "sum_over_together": round(sum(seconds.values()) / total, 3),
+        "over_slowest_one_core": round(total / slowest_one_core, 3),
+        "over_slowest_all_cores": round(total / slowest, 3),
+        "least_over_slowest": round(sum(seconds.values()) / slowest, 3),
+        "over_least": round(total / sum(seconds.values()), 3),
         "frames_per_second": round(summary.frames / total, 2),
         "peak_megabytes_of_stages": peak_of_stages,
-        "peak_megabytes": peak_megabytes(),
     }
 
 
@@ -204,6 +237,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=3, help="clips to draw (default 3)")
     parser.add_argument("--frames", type=int, default=48, help="frames of a drawn clip (default 48)")
     parser.add_argument("--long", type=float, metavar="HOURS", help="instead: memory over a video of so many hours")
+    parser.add_argument("--pipeline-only", action="store_true", help="run the pipeline once; print its peak memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     from wtal.commands.extract import read_settings
@@ -217,14 +251,20 @@ def main() -> None:
     else:
         settings = replace(settings, streams=tuple(name for name in settings.streams if name != "clip"))
         towers = random_towers(settings, device, options.width)
-    if options.long:
+    if options.pipeline_only:
+        with tempfile.TemporaryDirectory() as folder:
+            Extractor(settings, towers, device).run(list_videos(options.videos), Path(folder), progress=False)
+        report = peak_megabytes()
+    elif options.long:
         report = bench_long(options.long, settings, towers, device)
     elif options.videos:
         report = bench(options.videos, settings, towers, device)
+        report["peak_megabytes_of_pipeline"] = peak_of_pipeline(sys.argv[1:])
     else:
         with tempfile.TemporaryDirectory() as folder:
             draw_videos(Path(folder), options.clips, options.frames)
             report = bench(Path(folder), settings, towers, device)
+            report["peak_megabytes_of_pipeline"] = peak_of_pipeline([folder, *sys.argv[1:]])
     if options.json:
         print(json.dumps(report))
         return
@@ -233,4 +273,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"bench_extract: {error}") from None

@@ -19,6 +19,7 @@ from feature_extraction.failures import FailureLog
 from feature_extraction.flow import TVL1Settings
 from feature_extraction.i3d import I3D
 from feature_extraction.listing import list_videos
+from feature_extraction.network_pool import NetworkPool
 from feature_extraction.pipeline import Extractor
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.shards import Claims, in_shard
@@ -242,7 +243,7 @@ def test_spanning_batches_have_one_shape_and_mix_videos():
         return np.stack([[clip.mean()] for clip in inputs])
 
     settings = ExtractionSettings(streams=("rgb",), window=2, stride=2, crop=None)
-    batcher = Batcher("rgb", Tower(run, 1, {}), 4, spanning=True)
+    batcher = Batcher("rgb", Tower(run, 1, {}), 4, spanning=True, pool=NetworkPool(0))
     videos = [Assembly(settings, ["rgb"]) for _ in range(3)]
     for number, assembly in enumerate(videos):
         frames = np.full((6, 4, 4, 3), 10 * number, np.uint8)
@@ -255,6 +256,23 @@ def test_spanning_batches_have_one_shape_and_mix_videos():
     assert seen == [(4, {(2, 4, 4, 3)})] * 3
     for number, assembly in enumerate(videos):
         np.testing.assert_array_equal(assembly.arrays()["rgb"], np.full((3, 1), 10 * number))
+
+
+def test_a_network_that_refuses_an_input_fails_that_video_only(tmp_path, write_video, gray_steps):
+    (tmp_path / "in").mkdir()
+    for name, start in (("a", 40), ("dark", 0), ("z", 120)):
+        write_video(tmp_path / "in" / f"{name}.mp4", gray_steps(40, first=start, step=0))
+
+    def run(inputs):
+        if np.mean(inputs[0]) < 20:
+            raise UserError("too dark for this network")
+        return np.stack([[clip.mean()] for clip in inputs])
+
+    settings = ExtractionSettings(streams=("rgb",), short_side=32, crop=None, batch_snippets=2, device="cpu")
+    extractor = Extractor(settings, {"rgb": Tower(run, 1, {})}, CPU)
+    summary = extractor.run(list_videos(tmp_path / "in"), tmp_path / "out")
+    assert sorted(summary.done) == ["a", "z"]
+    assert summary.failed == {"dark": "too dark for this network"}
 
 
 class ScriptedDecoder:
