@@ -123,7 +123,10 @@ def _triton(previous: Any, following: Any, settings: TVL1Settings, device: str, 
         raise UserError("flow algorithm tvl1_triton needs the package triton; install it or choose tvl1")
     if not device.startswith("cuda") and os.environ.get("TRITON_INTERPRET") != "1":
         raise UserError(f"flow algorithm tvl1_triton needs a CUDA device, got {device!r}; choose tvl1 there")
-    from feature_extraction.tvl1_triton import PLANES, solve
+    try:
+        from feature_extraction.tvl1_triton import PLANES, solve
+    except ImportError as error:
+        raise UserError(f"flow algorithm tvl1_triton: the package triton cannot be imported ({error})") from None
 
     return _in_parts(lambda *arguments: solve(*arguments)[0], PLANES, previous, following, settings, device)
 
