@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from feature_extraction.errors import UserError
 from feature_extraction.i3d_checkpoints import read_checkpoint, write_checkpoint
@@ -77,8 +78,41 @@ class SamePool(nn.Module):
         before = tuple(
             same_padding(*each)[0] for each in zip(x_NCTHW.shape[2:], self.kernel, self.stride, strict=True)
         )
+        if x_NCTHW.device.type == "cpu" and not x_NCTHW.requires_grad:
+            return _pool_by_axes(x_NCTHW, self.kernel, self.stride, before)
         # ceil_mode lets the last window run over the end: the extra entry that SAME pads after, with no copy
         return F.max_pool3d(x_NCTHW, self.kernel, self.stride, before, ceil_mode=True)
+
+
+def _pool_by_axes(
+    x_NCTHW: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int], before: tuple[int, int, int]
+) -> Tensor:
+    """`max_pool3d` as maxima of shifted slices, one axis after another: the same numbers, faster on a CPU.
+
+    With channels last every slice is read in long runs.
+    """
+    pooled = x_NCTHW.permute(0, 2, 3, 4, 1)
+    for axis in (3, 2, 1):
+        pooled = _pool_along(pooled, axis, kernel[axis - 1], stride[axis - 1], before[axis - 1])
+    return pooled.permute(0, 4, 1, 2, 3)
+
+
+def _pool_along(x: Tensor, axis: int, kernel: int, stride: int, before: int) -> Tensor:
+    if kernel == 1:
+        return x
+    size = x.shape[axis]
+    kept = -(-size // stride)
+    pooled = x.new_full((*x.shape[:axis], kept, *x.shape[axis + 1 :]), -torch.inf)
+    for tap in range(kernel):
+        shift = tap - before
+        first = max(0, -(shift // stride))  # the first and one past the last output whose tap lies within
+        last = min(kept, (size - 1 - shift) // stride + 1)
+        if last > first:
+            part = pooled.narrow(axis, first, last - first)
+            index = [slice(None)] * x.ndim
+            index[axis] = slice(first * stride + shift, (last - 1) * stride + shift + 1, stride)
+            torch.maximum(part, x[tuple(index)], out=part)
+    return pooled
 
 
 class Mixed(nn.Module):
@@ -161,6 +195,17 @@ class I3D(nn.Module):
     def forward(self, clip_NCTHW: Tensor) -> Tensor:
         """Class logits `[N, K]`. Pooling and the classifier are linear, so their order does not matter."""
         return self.logits(self.dropout(self.features(clip_NCTHW)))
+
+
+def for_inference(model: I3D) -> I3D:
+    """The network with batch normalisation folded into its convolutions and channels last: faster, frozen.
+
+    Changes `model` itself. The features differ by rounding only.
+    """
+    for unit in [unit for unit in model.modules() if isinstance(unit, Unit)]:
+        if isinstance(unit.norm, nn.BatchNorm3d):
+            unit.conv, unit.norm = fuse_conv_bn_eval(unit.conv, unit.norm), nn.Identity()
+    return model.requires_grad_(False).to(memory_format=torch.channels_last_3d)
 
 
 def load_i3d(path: Path | str, in_channels: int, device: torch.device | str = "cpu") -> I3D:

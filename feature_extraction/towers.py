@@ -17,7 +17,7 @@ from feature_extraction.clip import load_clip
 from feature_extraction.clip_models import fetch_tag, find_tag, read_config
 from feature_extraction.errors import UserError
 from feature_extraction.files import sha256_file
-from feature_extraction.i3d import I3D, load_i3d
+from feature_extraction.i3d import I3D, for_inference, load_i3d
 from feature_extraction.preprocess import crop_boxes, mirror
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video import decoder_version
@@ -95,9 +95,7 @@ def load_towers(
             towers[name] = _clip_tower(settings, device, precision, resolve, weights, offline)
             continue
         path = _i3d_file(settings.i3d_rgb if name == "rgb" else settings.i3d_flow, resolve, weights, offline)
-        model = load_i3d(path, 3 if name == "rgb" else 2, device)
-        if device.type == "cuda":
-            model = model.to(memory_format=torch.channels_last_3d)
+        model = for_inference(load_i3d(path, 3 if name == "rgb" else 2, device))
         network = {"architecture": "i3d", "width": model.width, "weights_sha256": sha256_file(path)}
         towers[name] = Tower(_i3d_runner(model, settings, device, precision), model.feature_dim, network)
     return towers
@@ -125,10 +123,7 @@ def _i3d_runner(
                 view_NTHWC = np.stack([mirror(clip) for clip in crop_NTHWC]) if flip else crop_NTHWC
                 clip = torch.from_numpy(np.ascontiguousarray(view_NTHWC)).to(device, non_blocking=True)
                 clip_NCTHW = clip.permute(0, 4, 1, 2, 3).float().mul_(2 / 255).sub_(1)
-                if device.type == "cuda":
-                    clip_NCTHW = clip_NCTHW.contiguous(memory_format=torch.channels_last_3d)
-                else:
-                    clip_NCTHW = clip_NCTHW.contiguous()
+                clip_NCTHW = clip_NCTHW.contiguous(memory_format=torch.channels_last_3d)
                 with _autocast(device, precision):
                     feature_ND = model.features(clip_NCTHW).float()
                 total = feature_ND if total is None else total + feature_ND

@@ -35,7 +35,7 @@ import torch
 from feature_extraction.decoding import DecodeProcess
 from feature_extraction.errors import UserError
 from feature_extraction.flow import compute_flow
-from feature_extraction.i3d import I3D
+from feature_extraction.i3d import I3D, for_inference
 from feature_extraction.listing import list_videos
 from feature_extraction.network_pool import NetworkPool
 from feature_extraction.pipeline import Extractor
@@ -70,9 +70,7 @@ def random_towers(settings: ExtractionSettings, device: torch.device, width: flo
     towers = {}
     for name, channels in (("rgb", 3), ("flow", 2)):
         if name in settings.streams:
-            model = I3D(channels, 8, width).eval().requires_grad_(False).to(device)
-            if device.type == "cuda":
-                model = model.to(memory_format=torch.channels_last_3d)
+            model = for_inference(I3D(channels, 8, width).eval().to(device))
             run = _i3d_runner(model, settings, device, precision)
             towers[name] = Tower(run, model.feature_dim, {"architecture": "i3d", "random": True, "width": width})
     return towers

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from feature_extraction.errors import UserError
-from feature_extraction.i3d import I3D, MIXED, load_i3d, same_padding, save_i3d, scaled
+from feature_extraction.i3d import I3D, MIXED, SamePool, for_inference, load_i3d, same_padding, save_i3d, scaled
 
 WIDTH = 0.25
 
@@ -333,3 +333,25 @@ def test_impossible_networks_are_refused():
     for arguments in ((0,), (3, 0), (3, 10, 0.0), (3, 10, 9.0)):
         with pytest.raises(UserError, match="I3D: in_channels"):
             I3D(*arguments)
+
+
+@pytest.mark.parametrize(
+    "kernel, stride",
+    [((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2))],
+)
+@pytest.mark.parametrize("shape", [(16, 14, 14), (7, 9, 5), (1, 4, 4), (2, 3, 8)])
+def test_pooling_without_gradients_equals_torchs(kernel, stride, shape):
+    x = torch.rand(2, 5, *shape, generator=torch.Generator().manual_seed(0)) - 0.5
+    pool = SamePool(kernel, stride)
+    with_gradient = pool(x.clone().requires_grad_())  # PyTorch's own pooling
+    for layout in (torch.contiguous_format, torch.channels_last_3d):
+        assert torch.equal(pool(x.contiguous(memory_format=layout)), with_gradient)
+
+
+def test_network_for_inference_gives_the_same_features():
+    model = random_model(3)
+    clip = torch.rand(2, 3, 16, 40, 48) * 2 - 1
+    expected = model.features(clip).detach()
+    fast = for_inference(model)
+    assert not any(isinstance(unit, torch.nn.BatchNorm3d) for unit in fast.modules())
+    torch.testing.assert_close(fast.features(clip), expected, rtol=1e-4, atol=1e-5)
