@@ -10,8 +10,11 @@ import torch
 
 from feature_extraction.errors import UserError
 from feature_extraction.flow import FLOWS, TVL1Settings, compute_flow, tvl1_flow
+from feature_extraction.i3d import for_inference, load_i3d
+from feature_extraction.preprocess import quantize_flow
 
 DATA = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+SANDBOX_FLOW = Path(__file__).resolve().parents[2] / "data" / "sandbox" / "i3d_flow.safetensors"
 CLIPS = ("golf_swing.mp4", "mma_test.mp4", "abseiling_k400.mp4")
 needs_opencv_5 = pytest.mark.skipif(
     int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV before 5 rounds warped positions to 1/32 pixel"
@@ -67,18 +70,24 @@ def whole(*batches: np.ndarray) -> list[np.ndarray]:
     return [np.rint(batch).astype(np.uint8) for batch in batches]
 
 
-def real_pairs(clip: str) -> tuple[np.ndarray, np.ndarray]:
+def real_frames(clip: str, count: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """The first grey frames of a clip without the last, and without the first."""
     path = DATA / "videos" / "clips" / clip
     if not path.exists():
         pytest.skip(f"no real data beside the checkout: {clip}")
     capture = cv2.VideoCapture(str(path))
     frames = []
-    for _ in range(10):
+    for _ in range(count):
         done, frame = capture.read()
         assert done
-        frames.append(cv2.cvtColor(cv2.resize(frame, (340, 256)), cv2.COLOR_BGR2GRAY))
-    gray = np.stack(frames)
-    return gray[[0, 8]], gray[[1, 9]]
+        frames.append(cv2.cvtColor(cv2.resize(frame, size), cv2.COLOR_BGR2GRAY))
+    return np.stack(frames[:-1]), np.stack(frames[1:])
+
+
+def real_pairs(clip: str) -> tuple[np.ndarray, np.ndarray]:
+    """The first pair of frames and the ninth, at the size of feature extraction."""
+    previous, following = real_frames(clip, 10, (340, 256))
+    return previous[[0, 8]], following[[0, 8]]
 
 
 CASES = [
@@ -108,6 +117,20 @@ def test_real_clips_equal_opencv_to_the_last_bit(clip):
     previous, following = real_pairs(clip)
     expected = compute_flow(previous, following, TVL1Settings(), algorithm="tvl1_opencv")
     assert np.array_equal(compute_flow(previous, following, TVL1Settings()), expected)
+
+
+@needs_opencv_5
+@pytest.mark.parametrize("clip", CLIPS)
+def test_i3d_features_of_our_flow_are_those_of_opencvs(clip):
+    previous, following = real_frames(clip, 17, (171, 128))
+    model = for_inference(load_i3d(SANDBOX_FLOW, 2))
+    features = []
+    for algorithm in ("tvl1", "tvl1_opencv"):
+        flow_N2HW = compute_flow(previous, following, TVL1Settings(), algorithm=algorithm)
+        flow_NHWC = quantize_flow(flow_N2HW, 20.0)
+        clip_1CTHW = torch.from_numpy(flow_NHWC).permute(3, 0, 1, 2)[None].float() * (2 / 255) - 1
+        features.append(model.features(clip_1CTHW)[0])
+    assert torch.cosine_similarity(*features, dim=0) >= 0.99
 
 
 @needs_same_rounding
