@@ -440,12 +440,16 @@ class _Planes:
         """All warps of the level, from the flow that is there."""
         still_NHW, moved_NHW = frames_NCHW.unbind(1)
         pixels = self.height * self.width
+        # Whole numbers would be other types of argument, and one a constant.
+        taut, limit, theta, tolerance = map(
+            float,
+            (settings.tau / settings.theta, settings.lambda_ * settings.theta, settings.theta,
+             settings.epsilon * settings.epsilon * pixels),
+        )  # fmt: skip
         images_NCHW = torch.cat([still_NHW[:, None], with_gradients(moved_NHW)], 1)
         _level[(self.count,)](
             self.values, F.pad(images_NCHW, (0, 1)), work_N, self.plane, self.height, self.pitch, settings.warps,
-            settings.outer_iterations, settings.inner_iterations, settings.tau / settings.theta,
-            settings.lambda_ * settings.theta, settings.theta, settings.epsilon * settings.epsilon * pixels,
-            pixels * _DOUBT,
+            settings.outer_iterations, settings.inner_iterations, taut, limit, theta, tolerance, pixels * _DOUBT,
             MEDIAN=settings.median, BLOCK=_BLOCK, num_warps=_WARPS, num_stages=1, enable_fp_fusion=False,
         )  # fmt: skip
 
