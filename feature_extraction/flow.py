@@ -216,7 +216,7 @@ def compute_flow(
     is_array = isinstance(previous_NHW, np.ndarray)
     if device is None:
         device = "cpu" if is_array else previous_NHW.device
-    flow = FLOWS[algorithm](previous_NHW, following_NHW, settings, str(device), threads or _cores())
+    flow = FLOWS[algorithm](previous_NHW, following_NHW, settings, str(device), threads or usable_cores())
     if is_array == isinstance(flow, np.ndarray):
         return flow if is_array else flow.to(previous_NHW.device)
     if is_array:
@@ -274,5 +274,6 @@ def _numpy(frames: Any) -> np.ndarray:
     return frames.astype(np.float32, copy=False)
 
 
-def _cores() -> int:
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -10,7 +10,6 @@ A video's features hang on nothing but the video and the settings: on a CPU a ba
 only, counted from its beginning; on a GPU batches span videos and have a fixed shape, padded with zeros.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -27,7 +26,7 @@ from feature_extraction.channel import Channel, Line, Stopped
 from feature_extraction.decoding import DecodeProcess
 from feature_extraction.errors import UserError
 from feature_extraction.failures import FailureLog
-from feature_extraction.flow import compute_flow
+from feature_extraction.flow import compute_flow, usable_cores
 from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.network_pool import NetworkPool
 from feature_extraction.preprocess import quantize_flow, still_flow, to_gray
@@ -162,7 +161,7 @@ class Extractor:
     def __init__(self, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> None:
         self.settings, self.towers, self.device = settings, towers, device
         self.on_gpu = device.type == "cuda"
-        self.cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.cores = usable_cores()
 
     def streams(self, out: Path) -> dict[str, Stream]:
         """The stream folders of these settings in a store, made where they are missing."""

@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from feature_extraction.failures import FailureLog
-from feature_extraction.flow import compute_flow
+from feature_extraction.flow import compute_flow, usable_cores
 from feature_extraction.listing import list_videos
 from feature_extraction.preprocess import window_count
 from feature_extraction.settings import ExtractionSettings
@@ -108,13 +109,20 @@ def plan(
 
 
 def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snippets: int) -> float:
-    """Time for so many frames and snippets, from one batch of each part on noise, which costs as much as video."""
+    """Time for so many frames and snippets, from one batch of each part on noise, which costs as much as video.
+
+    On a CPU every part keeps all cores busy, a batch or a pair each: one core is timed.
+    """
     generator = np.random.default_rng(0)
+    gpu = device if device.type == "cuda" else None
+    count, pairs, cores = (32, 128, 1) if gpu else (2, 2, usable_cores())
+    threads = torch.get_num_threads()
+    if gpu is None:
+        torch.set_num_threads(1)
     total = 0.0
     height, width = shape
     side = (settings.crop, settings.crop) if settings.crop else (height, width)
     for name, tower in towers.items():
-        count = 2
         channels = 2 if name == "flow" else 3
         size = (height, width, 3) if name == "clip" else (settings.window, *side, channels)
         inputs = [generator.integers(0, 256, size, dtype=np.uint8)] * count
@@ -123,15 +131,16 @@ def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snip
         tower.run(inputs)
         per_frame = settings.clip_frames if settings.clip_fps is None else 1
         total += (time.monotonic() - began) / count * snippets * (per_frame if name == "clip" else 1)
+    torch.set_num_threads(threads)
     if "flow" in towers:
         # Smoothed noise moved by two pixels: about the work of a moving picture
         small = generator.random((height // 8 + 2, width // 8 + 2), np.float32) * 255
         frame = np.kron(small, np.ones((8, 8), np.float32))[:height, :width]
-        previous_NHW = np.stack([frame] * 2)
+        previous_NHW = np.stack([frame] * pairs)
         following_NHW = np.roll(previous_NHW, 2, axis=2)
-        gpu = device if device.type == "cuda" else None
-        compute_flow(previous_NHW, following_NHW, settings.flow, algorithm=settings.flow_algorithm, device=gpu)
+        arguments = previous_NHW, following_NHW, settings.flow
+        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
         began = time.monotonic()
-        compute_flow(previous_NHW, following_NHW, settings.flow, algorithm=settings.flow_algorithm, device=gpu)
-        total += (time.monotonic() - began) / 2 * frames
-    return total
+        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
+        total += (time.monotonic() - began) / pairs * frames
+    return total / cores
