@@ -24,6 +24,7 @@ Legend: T snippets, L latent numbers, D feature width, C classes.
 
 import argparse
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,46 @@ from feature_extraction.grid import TimeGrid
 from feature_extraction.store import create_stream
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
 from wtal.datasets.load import FORMATS, read_annotations
+from wtal.strict import build, override
 
 LATENT = 96
 WIDTHS = {"rgb": 1024, "flow": 1024, "clip": 512}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """The numbers of the process. Amplitudes are of single latent numbers; ranges are drawn from uniformly."""
+
+    core: tuple[float, float] = (0.15, 0.4)
+    """I3D: share of an instance that its core takes."""
+    core_evidence: tuple[float, float] = (1.0, 1.6)
+    """I3D: class evidence in the core."""
+    rest_evidence: tuple[float, float] = (0.0, 0.35)
+    """I3D: class evidence in the rest of the instance."""
+    shared_evidence: float = 0.35
+    """I3D: evidence of a random class in one stretch of four snippets out of three times three."""
+    clip_evidence: tuple[float, float] = (0.8, 1.2)
+    """CLIP: class evidence over the whole instance."""
+    context: tuple[float, float] = (1.0, 2.5)
+    """CLIP: seconds of context on each side."""
+    context_share: float = 0.3
+    """CLIP: evidence in the context, as a share of that in the instance."""
+    i3d_venue: float = 0.05
+    """I3D: what holds all through a video."""
+    clip_venue: float = 0.3
+    """CLIP: what holds all through a video."""
+    venue_class: float = 0.25
+    """CLIP: part of the venue that the video's classes have in common."""
+    i3d_slow: float = 0.03
+    """I3D: slow noise (3 s memory)."""
+    i3d_fast: float = 0.0
+    """I3D: noise of single snippets."""
+    clip_slow: float = 0.04
+    """CLIP: slow noise."""
+    clip_fast: float = 0.0
+    """CLIP: noise of single snippets."""
+    noise: float = 0.25
+    """Noise of single feature numbers."""
 
 
 def slow_noise(rng: np.random.Generator, length: int, memory: float) -> np.ndarray:
@@ -49,7 +87,12 @@ def slow_noise(rng: np.random.Generator, length: int, memory: float) -> np.ndarr
 
 
 def video_latents(
-    video: VideoAnnotation, classes: tuple[str, ...], direction: dict[str, np.ndarray], length: int, rng: np.random.Generator
+    video: VideoAnnotation,
+    classes: tuple[str, ...],
+    direction: dict[str, np.ndarray],
+    length: int,
+    process: Process,
+    rng: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Latents `[T, L]` of the streams by name; `direction` holds `[C, L]` of each."""
     snippet = TimeGrid().snippet_seconds
@@ -61,34 +104,37 @@ def video_latents(
         if first >= length:
             continue
         span = last - first
-        core = max(1, round(span * rng.uniform(0.3, 0.6)))
+        core = max(1, round(span * rng.uniform(*process.core)))
         begin = first + int(rng.integers(0, span - core + 1))
         for name in ("rgb", "flow"):
-            weak = rng.uniform(0, 0.35)
+            weak = rng.uniform(*process.rest_evidence)
             evidence[name][first:last, label] = np.maximum(evidence[name][first:last, label], weak)
-            evidence[name][begin : begin + core, label] = rng.uniform(1.0, 1.6)
-        reach = rng.uniform(2, 6, 2) / snippet
+            evidence[name][begin : begin + core, label] = rng.uniform(*process.core_evidence)
+        reach = rng.uniform(*process.context, 2) / snippet
         before, after = max(0, int(first - reach[0])), min(length, int(np.ceil(last + reach[1])))
-        amplitude = rng.uniform(0.8, 1.2)
+        amplitude = rng.uniform(*process.clip_evidence)
         around = evidence["clip"][before:after, label]
-        evidence["clip"][before:after, label] = np.maximum(around, 0.7 * amplitude)
+        evidence["clip"][before:after, label] = np.maximum(around, process.context_share * amplitude)
         evidence["clip"][first:last, label] = amplitude
     for begin in range(0, length, 12):
         if rng.random() < 1 / 3:
             shared = int(rng.integers(len(classes)))
             for name in ("rgb", "flow"):
                 part = evidence[name][begin : begin + 4, shared]
-                evidence[name][begin : begin + 4, shared] = np.maximum(part, 0.35)
-    venue = {name: 0.3 * rng.normal(size=LATENT) for name in WIDTHS}
+                evidence[name][begin : begin + 4, shared] = np.maximum(part, process.shared_evidence)
+    strength = {"rgb": process.i3d_venue, "flow": process.i3d_venue, "clip": process.clip_venue}
+    venue = {name: strength[name] * rng.normal(size=LATENT) for name in WIDTHS}
     for label in video.labels:
-        venue["clip"] = venue["clip"] + 0.25 * direction["clip"][classes.index(label)]
-    return {
-        name: evidence[name] @ direction[name] + venue[name] + 0.25 * slow_noise(rng, length, 3 / snippet)
-        for name in WIDTHS
-    }
+        venue["clip"] = venue["clip"] + process.venue_class * direction["clip"][classes.index(label)]
+    latents = {}
+    for name in WIDTHS:
+        slow, fast = (process.clip_slow, process.clip_fast) if name == "clip" else (process.i3d_slow, process.i3d_fast)
+        latents[name] = evidence[name] @ direction[name] + venue[name]
+        latents[name] += slow * slow_noise(rng, length, 3 / snippet) + fast * rng.normal(size=(length, LATENT))
+    return latents
 
 
-def simulate(annotations: AnnotationSet, out: Path, noise: float, seed: int) -> None:
+def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int) -> None:
     """Write `out/features`, `out/annotations.json` and `out/text.npz`; videos that are there are skipped."""
     classes = annotations.classes
     world = np.random.default_rng([seed, 0])
@@ -96,7 +142,8 @@ def simulate(annotations: AnnotationSet, out: Path, noise: float, seed: int) -> 
     for name, width in WIDTHS.items():
         direction[name] = np.linalg.qr(world.normal(size=(LATENT, LATENT)))[0][: len(classes)]
         mapping[name] = world.normal(size=(LATENT, width)) / np.sqrt(LATENT)
-        identity = {"fps": 25.0, "window": 16, "stride": 16, "dim": width, "simulated": {"noise": noise, "seed": seed}}
+        made = {"simulated": {**asdict(process), "seed": seed}}
+        identity = {"fps": 25.0, "window": 16, "stride": 16, "dim": width, **made}
         streams[name] = create_stream(out / "features", name, identity)
     text_CD = direction["clip"] @ mapping["clip"]
     text_CD += 0.3 * text_CD.std() * world.normal(size=text_CD.shape)
@@ -110,13 +157,24 @@ def simulate(annotations: AnnotationSet, out: Path, noise: float, seed: int) -> 
             raise UserError(f"video {video.video_id!r} has no duration; simulation needs it")
         rng = np.random.default_rng([seed, 1, number])
         length = TimeGrid().snippets_of(int(video.duration * 25))
-        latents = video_latents(video, classes, direction, length, rng)
+        latents = video_latents(video, classes, direction, length, process, rng)
         for name, stream in streams.items():
             feature_TD = latents[name] @ mapping[name] * np.sqrt(LATENT)
-            feature_TD += noise * rng.normal(size=feature_TD.shape)
+            feature_TD += process.noise * rng.normal(size=feature_TD.shape)
             if name != "clip":
                 feature_TD = np.maximum(feature_TD, 0)
             stream.write(video.video_id, feature_TD, {"duration": video.duration, "source": f"{video.video_id}.mp4"})
+
+
+def thin(annotations: AnnotationSet, every: int) -> AnnotationSet:
+    """Every `every`-th video of each subset, in order. Raises `UserError` for less than 1."""
+    if every < 1:
+        raise UserError(f"--every must be at least 1, got {every}")
+    kept: dict[str, VideoAnnotation] = {}
+    for subset in dict.fromkeys(video.subset for video in annotations.videos.values()):
+        own = [video for video in annotations.videos.values() if video.subset == subset]
+        kept |= {video.video_id: video for video in own[::every]}
+    return AnnotationSet(annotations.classes, kept)
 
 
 def main() -> int:
@@ -124,11 +182,14 @@ def main() -> int:
     parser.add_argument("annotations", type=Path)
     parser.add_argument("--format", default="activitynet", choices=list(FORMATS))
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--noise", type=float, default=1.0, help="standard deviation of the feature noise (default 1)")
+    parser.add_argument("--every", type=int, default=1, metavar="K", help="only every K-th video of each subset")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="numbers of `Process`, as noise=2")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
-        simulate(read_annotations(options.annotations, options.format), options.out, options.noise, options.seed)
+        process = build(Process, override({}, options.set))
+        annotations = thin(read_annotations(options.annotations, options.format), options.every)
+        simulate(annotations, options.out, process, options.seed)
     except UserError as error:
         print(f"simulate_features: {error}", file=sys.stderr)
         return error.exit_code
