@@ -65,7 +65,7 @@ class ExtractionSettings:
     workers: int = 0
     """Decoding processes; 0 chooses by the machine's cores."""
     batch_snippets: int = 0
-    """Snippets per I3D batch; 0 is 8 on a CPU and 32 on a GPU."""
+    """Snippets per I3D batch; 0 is 4 on a CPU, where a batch runs on each core, and 32 on a GPU."""
     batch_images: int = 0
     """Frames per CLIP batch; 0 is 16 on a CPU and 256 on a GPU."""
 
