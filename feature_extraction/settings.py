@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow import FLOWS, TVL1Settings
+from feature_extraction.flow import FLOWS
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.grid import TimeGrid
 
 STREAMS = ("rgb", "flow", "clip")
@@ -31,7 +32,8 @@ class ExtractionSettings:
     flow: TVL1Settings = field(default_factory=TVL1Settings)
     """TV-L1 parameters."""
     flow_algorithm: str = "tvl1"
-    """tvl1 (this project's), or tvl1_opencv (slow; for comparison)."""
+    """tvl1 (this project's; on CUDA by Triton where it runs, else by PyTorch), tvl1_torch or tvl1_triton (that one
+    in any case), or tvl1_opencv (slow; for comparison)."""
     flow_bound: float = 20.0
     """Flow is cut to plus and minus this many pixels before it is rounded to 8 bits."""
     i3d_rgb: str = "i3d-rgb"

@@ -21,13 +21,14 @@ kept in a plane, are added again as OpenCV does.
 import functools
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
 from feature_extraction import simd, simd_median, simd_resample
 from feature_extraction.files import sha256_file
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.simd import (
     LANES,
     fill,
@@ -40,9 +41,6 @@ from feature_extraction.simd import (
 )
 from feature_extraction.simd_median import median3, median5
 from feature_extraction.simd_resample import BORDER, interleave, resize, warp
-
-if TYPE_CHECKING:
-    from feature_extraction.flow import TVL1Settings
 
 _kernel = njit(error_model="numpy", nogil=True)
 _inline = njit(error_model="numpy", forceinline=True)
@@ -278,7 +276,7 @@ class _Plan(NamedTuple):
     total: int
 
 
-def _plan(height: int, width: int, settings: "TVL1Settings") -> _Plan:
+def _plan(height: int, width: int, settings: TVL1Settings) -> _Plan:
     """Pyramid sizes and the workspace's layout, in floats."""
 
     def pitch_of(columns: int) -> int:
@@ -309,7 +307,7 @@ def _workspace(plan: _Plan) -> np.ndarray:
 
 
 def solve(
-    previous_NHW: np.ndarray, following_NHW: np.ndarray, settings: "TVL1Settings", threads: int
+    previous_NHW: np.ndarray, following_NHW: np.ndarray, settings: TVL1Settings, threads: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flow (N, 2, H, W) in pixels and the work of each pair: pixels times iterations, over all levels."""
     count, height, width = previous_NHW.shape

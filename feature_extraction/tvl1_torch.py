@@ -7,14 +7,11 @@ inner iterations: the work queued behind the answer costs more than the iteratio
 Shapes: N pairs, H rows, W columns, C the two flow components or the three warped images.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from feature_extraction.flow import TVL1Settings
+from feature_extraction.flow_settings import TVL1Settings
 
 _CUBIC = -0.75
 _BORDER = 4
@@ -25,7 +22,7 @@ PLANES = 180
 
 
 @torch.no_grad()
-def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings") -> Tensor:
+def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: TVL1Settings) -> Tensor:
     """Flow (N, 2, H, W) in pixels, on the frames' device; frames float32 of 0..255."""
     sizes = settings.pyramid(*previous_NHW.shape[1:])
     levels = [(previous_NHW.float(), following_NHW.float())]
@@ -41,7 +38,7 @@ def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings")
     return flow_NCHW
 
 
-def _level(previous_NHW: Tensor, following_NHW: Tensor, flow: Tensor, settings: "TVL1Settings") -> Tensor:
+def _level(previous_NHW: Tensor, following_NHW: Tensor, flow: Tensor, settings: TVL1Settings) -> Tensor:
     height, width = previous_NHW.shape[1:]
     dual_x, dual_y = torch.zeros_like(flow), torch.zeros_like(flow)
     tolerance = settings.epsilon**2 * height * width
@@ -69,7 +66,7 @@ def _level(previous_NHW: Tensor, following_NHW: Tensor, flow: Tensor, settings: 
 
 def _iterate(
     flow: Tensor, dual_x: Tensor, dual_y: Tensor, slope: Tensor, squared: Tensor, constant: Tensor,
-    settings: "TVL1Settings",
+    settings: TVL1Settings,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """One primal and one dual step; the threshold step is a clamp."""
     limit = settings.lambda_ * settings.theta

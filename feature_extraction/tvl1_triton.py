@@ -20,18 +20,14 @@ multiprocessor: a batch of fewer pairs than the GPU has of these leaves the othe
 Shapes: N pairs, H rows, W columns, C the two flow components or the three warped images.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.tvl1_torch import with_gradients
-
-if TYPE_CHECKING:
-    from feature_extraction.flow import TVL1Settings
 
 PLANES = 56  # float32 planes that a pair needs at most, all levels' frames and PyTorch's temporary ones with them
 _BLOCK, _WARPS = 1024, 32  # pixels of a tile and warps of 32 threads: a pixel a thread
@@ -436,7 +432,7 @@ class _Planes:
             *tables, _factor(factor, self.values.device), BLOCK=_BLOCK, enable_fp_fusion=False,
         )  # fmt: skip
 
-    def optimise(self, frames_NCHW: Tensor, settings: "TVL1Settings", work_N: Tensor) -> None:
+    def optimise(self, frames_NCHW: Tensor, settings: TVL1Settings, work_N: Tensor) -> None:
         """All warps of the level, from the flow that is there."""
         still_NHW, moved_NHW = frames_NCHW.unbind(1)
         pixels = self.height * self.width
@@ -461,7 +457,7 @@ class _Planes:
 
 
 @torch.no_grad()
-def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: "TVL1Settings") -> tuple[Tensor, Tensor]:
+def solve(previous_NHW: Tensor, following_NHW: Tensor, settings: TVL1Settings) -> tuple[Tensor, Tensor]:
     """Flow (N, 2, H, W) in pixels and the work of each pair: pixels times iterations, over all levels.
 
     Frames are float32 of 0..255 on a CUDA device, or on the CPU where Triton interprets (`TRITON_INTERPRET=1`).

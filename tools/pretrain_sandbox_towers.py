@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from feature_extraction.clip import FrozenClip, load_clip, save_clip  # noqa: E402
 from feature_extraction.files import atomic_write, write_json  # noqa: E402
-from feature_extraction.flow import TVL1Settings  # noqa: E402
+from feature_extraction.flow_settings import TVL1Settings  # noqa: E402
 from feature_extraction.i3d import I3D, save_i3d  # noqa: E402
 from feature_extraction.tvl1_cpu import solve  # noqa: E402
 from wtal.sandbox.render import draw_frames, encode_video  # noqa: E402

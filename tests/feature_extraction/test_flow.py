@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow import FLOWS, TVL1Settings, compute_flow, tvl1_flow
+from feature_extraction.flow import FLOWS, compute_flow, tvl1_flow
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.i3d import for_inference, load_i3d
 from feature_extraction.preprocess import quantize_flow
 

@@ -16,7 +16,7 @@ from feature_extraction import pipeline
 from feature_extraction.assembly import Assembly, Batcher
 from feature_extraction.errors import UserError
 from feature_extraction.failures import FailureLog
-from feature_extraction.flow import TVL1Settings
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.i3d import I3D
 from feature_extraction.listing import list_videos
 from feature_extraction.network_pool import NetworkPool
@@ -146,7 +146,7 @@ def test_a_stream_added_later_is_the_only_one_made(tmp_path, write_video, gray_s
 SCRIPT = """
     import sys
     import numpy as np, torch
-    from feature_extraction.flow import TVL1Settings
+    from feature_extraction.flow_settings import TVL1Settings
     from feature_extraction.listing import list_videos
     from feature_extraction.pipeline import Extractor
     from feature_extraction.settings import ExtractionSettings

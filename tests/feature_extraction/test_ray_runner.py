@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow import TVL1Settings
+from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.i3d import I3D, save_i3d
 from feature_extraction.pipeline import extract
 from feature_extraction.ray_runner import RaySettings, extract_on_ray, resolved
