@@ -1,6 +1,6 @@
 """Speed and memory of training at THUMOS14 size, beside the bare matrix products that the same step must do.
 
-    python tools/bench_training.py [--videos 412] [--steps 30] [--json]
+    python tools/bench_training.py [--videos 412] [--steps 30] [--slice 5] [--json]
 
 Makes a feature store of random numbers (default: 412 videos of 333 snippets on average, 137 thousand together,
 2048 + 512 wide) in a temporary folder, runs steps of each phase with the default configuration, and times in the same
@@ -75,6 +75,7 @@ def main() -> int:
     parser.add_argument("--videos", type=int, default=412)
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each phase")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's choice")
+    parser.add_argument("--slice", type=int, default=0, help="optimizer.slice: videos a slice, 0 for the whole batch")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.threads:
@@ -104,6 +105,7 @@ def bench(folder: Path, options: argparse.Namespace) -> dict:
             "data": {"annotations": str(folder / "annotations.json"), "features": str(store)},
             "vlp": {"text": "precomputed", "text_embeddings": str(folder / "text.npz"), "scale": 20.0},
             "schedule": {"warmup_steps": steps, "rounds": 1, "b_steps": steps, "f_steps": steps},
+            "optimizer": {"slice": options.slice},
             "training": {"checkpoint_steps": 10**6},
         },
     )
