@@ -32,7 +32,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from feature_extraction import tvl1_cpu  # noqa: E402
-from feature_extraction.flow_settings import TVL1Settings, compute_flow, cuda_backend  # noqa: E402
+from feature_extraction.flow import compute_flow, cuda_backend  # noqa: E402
+from feature_extraction.flow_settings import TVL1Settings  # noqa: E402
 
 BYTES_PER_UPDATE = 17 * 4
 TRITON_BYTES_PER_UPDATE = 15 * 4

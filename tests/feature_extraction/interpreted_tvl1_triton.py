@@ -12,7 +12,8 @@ import triton.language as tl
 
 from feature_extraction import flow, tvl1_cpu, tvl1_triton
 from feature_extraction.errors import UserError
-from feature_extraction.flow_settings import TVL1Settings, compute_flow
+from feature_extraction.flow import compute_flow
+from feature_extraction.flow_settings import TVL1Settings
 
 
 @triton.jit

@@ -13,7 +13,8 @@ import torch
 
 from feature_extraction import flow
 from feature_extraction.errors import UserError
-from feature_extraction.flow_settings import TVL1Settings, compute_flow, cuda_backend
+from feature_extraction.flow import compute_flow, cuda_backend
+from feature_extraction.flow_settings import TVL1Settings
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_cuda = pytest.mark.skipif(not (HAS_TRITON and torch.cuda.is_available()), reason="requires cuda and triton")
