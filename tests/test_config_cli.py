@@ -43,7 +43,8 @@ def test_a_broken_yaml_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "error,code", [(UserError("bad"), 2), (PartialFailure("some"), 3), (RunFailure("broke"), 1), (KeyboardInterrupt(), 130)]
+    "error,code",
+    [(UserError("bad"), 2), (PartialFailure("some"), 3), (RunFailure("broke"), 1), (KeyboardInterrupt(), 130)],
 )
 def test_exit_codes(monkeypatch, capsys, error, code):
     from wtal.commands import train

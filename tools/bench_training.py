@@ -88,8 +88,8 @@ def main() -> int:
         print(f"{report['videos']} videos, {report['snippets']} snippets, {report['threads']} threads, "
               f"matrix product {report['gflops']:.0f} Gflop/s")  # fmt: skip
         for phase, row in report["phases"].items():
-            print(f"{phase:7} {row['step_ms']:8.1f} ms a step   {row['ratio']:.2f} x the products' {row['bound_ms']:.1f} ms"
-                  f"   loading {row['load_ms']:.1f} ms, overlapped")  # fmt: skip
+            print(f"{phase:7} {row['step_ms']:8.1f} ms a step   {row['ratio']:.2f} x the products' "
+                  f"{row['bound_ms']:.1f} ms   loading {row['load_ms']:.1f} ms, overlapped")  # fmt: skip
         print(f"peak memory {report['peak_gb']:.2f} GB (of which memory-mapped features count as they are touched)")
     return 0
 

@@ -113,7 +113,9 @@ class Job:
     """(row, inference settings) pairs."""
 
 
-def run_table(name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int) -> dict:
+def run_table(
+    name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int
+) -> dict:
     """Train and measure what is missing of a table; returns it as data (see `collect`), also written to `out`.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
@@ -214,8 +216,11 @@ def collect(name: str, variants: Sequence[Variant], base: Config, seeds: Sequenc
             config = variant_config(base, variant, seed, out)
             results.append(read_json(result_file(config, variant.row, variant.infer)))
         flat = [{**{f"mAP@{k}": v for k, v in r["mAP"].items()}, **_numbers(r)} for r in results]
-        figures = {key: dict(zip(("mean", "spread"), mean_and_spread([f[key] for f in flat]), strict=True)) for key in flat[0]}
-        lines.append({"name": variant.name, "figures": figures, "seeds": dict(zip(map(str, seeds), results, strict=True))})
+        figures = {
+            key: dict(zip(("mean", "spread"), mean_and_spread([f[key] for f in flat]), strict=True)) for key in flat[0]
+        }
+        by_seed = dict(zip(map(str, seeds), results, strict=True))
+        lines.append({"name": variant.name, "figures": figures, "seeds": by_seed})
     return {"table": name, "protocol": base.evaluation.protocol, "seeds": list(seeds), "rows": lines}
 
 

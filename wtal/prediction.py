@@ -18,7 +18,7 @@ from wtal.runs import ROWS, RunFolder
 from wtal.scoring import load_row, row_sources, score_row, write_scores
 from wtal.strict import build, override, plain
 from wtal.summary import measure, summary_of
-from wtal.training.assemble import Branches, build_branches, open_features, pick_device
+from wtal.training.assemble import build_branches, open_features, pick_device
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
@@ -34,7 +34,8 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     """Score all rows on the evaluation videos, write the detections of `row` to `out`, and measure what can be.
 
     Without `overrides` the run folder's own `predictions.json` and `summary.json` are written too; with some it is
-    left as it is, because a report of it should show the run's own settings. Returns 0, or 3 where evaluation videos have no features (with `data.missing: skip`).
+    left as it is, because a report of it should show the run's own settings. Returns 0, or 3 where
+    evaluation videos have no features (with `data.missing: skip`).
     """
     config = changed(run.config(), overrides)
     check_row(config, row)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 import yaml
 
 from feature_extraction.errors import UserError

@@ -60,11 +60,13 @@ def convert(hint: Any, value: Any, where: str) -> Any:
             return tuple(convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
         if len(arguments) != len(value):
             raise UserError(f"{where}: expected {len(arguments)} values, got {len(value)}")
-        return tuple(convert(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
+        pairs = zip(arguments, value, strict=True)
+        return tuple(convert(hint, item, f"{where}[{i}]") for i, (hint, item) in enumerate(pairs))
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: expected a mapping, got {value!r}")
-        return {convert(arguments[0], k, where): convert(arguments[1], v, _join(where, str(k))) for k, v in value.items()}
+        key_hint, hint = arguments
+        return {convert(key_hint, k, where): convert(hint, v, _join(where, str(k))) for k, v in value.items()}
     return _scalar(hint, value, where)
 
 

@@ -1,4 +1,4 @@
-"""The vision-language branch: prompts through the frozen text tower, the equation's scores, what trains and what not."""
+"""The vision-language branch: prompts through the frozen text tower, the scores, what trains and what not."""
 
 import json
 
@@ -32,7 +32,12 @@ def clip(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "name,words",
-    [("CleanAndJerk", "clean and jerk"), ("golf_swing", "golf swing"), ("Doing  karate", "doing karate"), ("BMX", "bmx")],
+    [
+        ("CleanAndJerk", "clean and jerk"),
+        ("golf_swing", "golf swing"),
+        ("Doing  karate", "doing karate"),
+        ("BMX", "bmx"),
+    ],
 )
 def test_class_names_become_words(name, words):
     assert spaced(name) == words

@@ -49,7 +49,9 @@ def world_config(folder: Path, **sections) -> Config:
         "out": str(folder / "run"),
         "data": {"annotations": str(folder / "annotations.json"), "features": str(folder / "features")},
         "cbp": {"width": 16, "heads": 2, "window": 2, "dropout_in": 0.2, "dropout_out": 0.2},
-        "vlp": {"text": "precomputed", "text_embeddings": str(folder / "text.npz"), "heads": 2, "window": 2, "scale": 10.0},
+        "vlp": {
+            "text": "precomputed", "text_embeddings": str(folder / "text.npz"), "heads": 2, "window": 2, "scale": 10.0,
+        },
         "schedule": {"warmup_steps": 12, "rounds": 2, "b_steps": 6, "f_steps": 6},
         "optimizer": {"lr": 3e-3, "vlp_lr": 3e-3, "batch": 6, "snippets": 32},
         "training": {"checkpoint_steps": 4, "log_steps": 3, "threads": 1},

@@ -112,7 +112,8 @@ def test_alternation_trains_one_branch_at_a_time(make_config):
 
 
 @pytest.mark.parametrize(
-    "strategy,phases", [("warmup_only", []), ("only_b", ["B1"]), ("only_f", ["F1"]), ("alternate", ["B1", "F1", "B2", "F2"])]
+    "strategy,phases",
+    [("warmup_only", []), ("only_b", ["B1"]), ("only_f", ["F1"]), ("alternate", ["B1", "F1", "B2", "F2"])],
 )
 def test_strategies_run_their_phases_and_rows(make_config, world, strategy, phases):
     config = make_config(schedule={"strategy": strategy})
@@ -207,7 +208,8 @@ def test_slices_change_nothing_but_rounding(make_config, monkeypatch, name):
     for one, other in zip(whole.records(), cut.records(), strict=True):
         assert one.keys() == other.keys()
         for name, value in one.items():
-            assert value == (pytest.approx(other[name], rel=1e-4, abs=1e-6) if isinstance(value, float) else other[name])
+            is_float = isinstance(value, float)
+            assert value == (pytest.approx(other[name], rel=1e-4, abs=1e-6) if is_float else other[name])
 
 
 def test_inputs_that_cannot_be(make_config, world):

@@ -110,7 +110,8 @@ def build_cbp(
 ) -> StreamedBranch:
     """The CBP branch of `settings` for streams of widths `dims`. Raises `UserError` naming a stream that is not there.
 
-    `typical_length`: snippets of a training crop. `statistics` (mean and deviation `[D]` per stream) is needed for `input_norm: standard`.
+    `typical_length`: snippets of a training crop. `statistics` (mean and deviation `[D]` per stream) is needed for
+    `input_norm: standard`.
     """
     streams = list(settings.streams)
     if settings.early_fusion != "none" and vlp_stream not in streams:

@@ -45,8 +45,8 @@ class LearnedPrompts(nn.Module):
         if longest + 2 * length + 2 > clip.context_length:
             name = class_names[ends.index(max(ends))]
             raise UserError(
-                f"class name {name!r} has {longest} tokens: with {length} prompt vectors on each side it exceeds CLIP's "
-                f"context of {clip.context_length}; set vlp.prompt_length to at most "
+                f"class name {name!r} has {longest} tokens: with {length} prompt vectors on each side it exceeds "
+                f"CLIP's context of {clip.context_length}; set vlp.prompt_length to at most "
                 f"{(clip.context_length - 2 - longest) // 2}"
             )
         # a frozen tower is no part of this module's state: it must not enter checkpoints or optimisers

@@ -96,6 +96,6 @@ class VLPSettings:
 
     def __post_init__(self) -> None:
         if self.text == "precomputed" and not self.text_embeddings:
-            raise UserError("vlp.text is 'precomputed': set vlp.text_embeddings to an npz file with names and embeddings")
+            raise UserError("vlp.text is 'precomputed': set vlp.text_embeddings to an npz of names and embeddings")
         if self.prompt_length < 0:
             raise UserError(f"vlp.prompt_length must not be negative, got {self.prompt_length}")

@@ -72,8 +72,8 @@ def build_branches(
     width = dims[config.vlp.stream]
     if clip is not None and clip.embed_dim != width:
         raise UserError(
-            f"stream {config.vlp.stream!r} has width {width}, but the text tower {config.extraction.clip_model!r} gives "
-            f"{clip.embed_dim}; set extraction.clip_model to the model that made the features"
+            f"stream {config.vlp.stream!r} has width {width}, but the text tower {config.extraction.clip_model!r} "
+            f"gives {clip.embed_dim}; set extraction.clip_model to the model that made the features"
         )
     scale = config.vlp.scale or (clip.logit_scale if clip is not None else 100.0)
     text_CD = fixed_text(config.vlp, classes, clip)

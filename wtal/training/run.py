@@ -41,7 +41,7 @@ def _train(config: Config, device: torch.device, processes: Processes) -> tuple[
     train_ids, missing = available(features, sorted(parts.train.videos), config.data.missing)
     held_out, also_missing = available(features, sorted(parts.held_out.videos), config.data.missing)
     if config.training.select == "held_out" and not held_out:
-        raise UserError("training.select is 'held_out', but no training video is: set data.held_out, for example to 0.2")
+        raise UserError("training.select is 'held_out', but no training video is: set data.held_out, e.g. to 0.2")
     videos = training_videos(features, annotations, train_ids)
     branches = build_branches(config, features, annotations.classes, train_ids)
     # only now, when nothing is wrong with the inputs, is anything written

@@ -252,7 +252,9 @@ class Trainer:
 
     def _label_record(self, phase: Phase, pseudo: Sequence[np.ndarray]) -> dict[str, Any]:
         shares = [
-            coverage(torch.from_numpy(h_TC)[None], torch.from_numpy(y_C)[None], torch.ones(1, len(h_TC), dtype=torch.bool))
+            coverage(
+                torch.from_numpy(h_TC)[None], torch.from_numpy(y_C)[None], torch.ones(1, len(h_TC), dtype=torch.bool)
+            )
             for h_TC, y_C in zip(pseudo, self.videos.label_NC, strict=True)
         ]
         mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}

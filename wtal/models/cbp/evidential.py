@@ -70,7 +70,7 @@ def evidential_loss(score_BTC: Tensor, attention_BT: Tensor, label_BC: Tensor, m
 def uncertainty_guided(
     score_BTK: Tensor, guide_BT: Tensor, mask_BT: Tensor, progress: float, amplitude: float
 ) -> Tensor:
-    """Guide loss weighted by each snippet's rank of uncertainty: sure snippets first, all alike at half time, then the rest.
+    """Guide loss weighted by each snippet's rank of uncertainty: sure snippets first, then all, then the others.
 
     The weight of rank i of T is `A tanh(theta_i delta) + 1`, `theta_i = 2 (i + 0.5) / T - 1`, `delta = 1 - 2 progress`.
     Ranks, not sort indices, choose the weight (the published code gathers by the indices).

@@ -16,8 +16,8 @@ class PooledCBP(nn.Module):
 
     `backbone` maps `[B, T, D]` and the mask to `[B, T, W]` and says its `feature_dim`; `pooling` is a head of
     `wtal.models.pooling`. A head of the logit space trains with (1), one of the probability space with binary
-    cross-entropy, or with the bag+instance loss where `instance_weight` is given. `typical_length` in snippets places the classifier's
-    first bias where the head needs that (noisy-or).
+    cross-entropy, or with the bag+instance loss where `instance_weight` is given. `typical_length` in snippets places
+    the classifier's first bias where the head needs that (noisy-or).
     """
 
     pair_sampling = False
