@@ -172,7 +172,7 @@ def create_stream(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:
 
 
 def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
-    """Stream name -> the one stream of that name in a store.
+    """Stream name -> the one stream of that name in a store; a second one that was named -> `name-hash8`.
 
     `names` chooses: `rgb`, or `rgb-1a2b3c4d` where the store holds several of one name. Raises `UserError` for
     a folder that is no store, a missing stream, and several of one name of which none was chosen.
@@ -193,7 +193,11 @@ def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
         if not matching:
             have = ", ".join(folder.name for folder in folders)
             raise UserError(f"{root}: no stream {choice!r}; it holds {have}")
-        wanted[matching[0].name.rpartition("-")[0] or choice] = matching
+        base = matching[0].name.rpartition("-")[0] or choice
+        if base in wanted and exact and wanted[base] != exact:
+            wanted[exact[0].name] = exact  # a second one of the name keeps its whole name
+        else:
+            wanted[base] = matching
     streams = {}
     for name, candidates in (wanted or found).items():
         if len(candidates) > 1:

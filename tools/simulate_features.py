@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.grid import TimeGrid
-from feature_extraction.store import create_stream
+from feature_extraction.store import Stream, create_stream
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
 from wtal.datasets.load import FORMATS, read_annotations
 from wtal.strict import build, override
@@ -139,8 +139,12 @@ def video_latents(
     return latents
 
 
-def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int) -> None:
-    """Write `out/features`, `out/annotations.json` and `out/text.npz`; videos that are there are skipped."""
+def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int, clips: int = 1) -> None:
+    """Write `out/features`, `out/annotations.json` and `out/text.npz`; videos that are there are skipped.
+
+    With `clips` above 1 further CLIP-like streams of the same scenes, by models of their own (another width, map and
+    noise), and `text2.npz` and so on; prints the streams' names, by which a configuration chooses.
+    """
     classes = annotations.classes
     world = np.random.default_rng([seed, 0])
     direction, mapping, streams = {}, {}, {}
@@ -155,8 +159,11 @@ def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int)
     out.mkdir(parents=True, exist_ok=True)
     np.savez(out / "text.npz", names=np.array(classes), embeddings=text_CD.astype(np.float32))
     write_activitynet(out / "annotations.json", annotations)
+    others = [more_clip(out, direction["clip"], classes, process, seed, model) for model in range(2, clips + 1)]
+    if others:
+        print(*(stream.folder.name for stream in (streams["clip"], *(stream for stream, _ in others))))
     for number, video in enumerate(tqdm(annotations.videos.values(), unit="video", disable=None)):
-        if all(video.video_id in stream for stream in streams.values()):
+        if all(video.video_id in stream for stream in (*streams.values(), *(stream for stream, _ in others))):
             continue
         if video.duration is None:
             raise UserError(f"video {video.video_id!r} has no duration; simulation needs it")
@@ -169,6 +176,26 @@ def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int)
             if name != "clip":
                 feature_TD = np.maximum(feature_TD, 0)
             stream.write(video.video_id, feature_TD, {"duration": video.duration, "source": f"{video.video_id}.mp4"})
+        for model, (stream, mapping_LD) in enumerate(others, 2):
+            rng = np.random.default_rng([seed, model, number])
+            latent_TL = latents["clip"] + process.clip_slow * slow_noise(rng, length, 3 / TimeGrid().snippet_seconds)
+            feature_TD = latent_TL @ mapping_LD * np.sqrt(LATENT)
+            feature_TD += process.noise * rng.normal(size=feature_TD.shape)
+            stream.write(video.video_id, feature_TD, {"duration": video.duration, "source": f"{video.video_id}.mp4"})
+
+
+def more_clip(
+    out: Path, direction_CL: np.ndarray, classes: tuple[str, ...], process: Process, seed: int, model: int
+) -> tuple[Stream, np.ndarray]:
+    """Stream and map `[L, D]` of one more CLIP-like model, 640 numbers wide; writes its class texts."""
+    rng = np.random.default_rng([seed, 0, model])
+    mapping_LD = rng.normal(size=(LATENT, 640)) / np.sqrt(LATENT)
+    text_CD = direction_CL @ mapping_LD
+    text_CD += 0.3 * text_CD.std() * rng.normal(size=text_CD.shape)
+    np.savez(out / f"text{model}.npz", names=np.array(classes), embeddings=text_CD.astype(np.float32))
+    made = {"simulated": {**asdict(process), "seed": seed, "model": model}}
+    identity = {"fps": 25.0, "window": 16, "stride": 16, "dim": 640, **made}
+    return create_stream(out / "features", "clip", identity), mapping_LD
 
 
 def thin(annotations: AnnotationSet, every: int) -> AnnotationSet:
@@ -189,12 +216,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--every", type=int, default=1, metavar="K", help="only every K-th video of each subset")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="numbers of `Process`, as noise=2")
+    parser.add_argument("--clips", type=int, default=1, help="CLIP-like models (default 1)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     try:
         process = build(Process, override({}, options.set))
         annotations = thin(read_annotations(options.annotations, options.format), options.every)
-        simulate(annotations, options.out, process, options.seed)
+        simulate(annotations, options.out, process, options.seed, options.clips)
     except UserError as error:
         print(f"simulate_features: {error}", file=sys.stderr)
         return error.exit_code

@@ -21,6 +21,7 @@ from wtal.models.fusion import AverageStreams, ConcatenateStreams
 from wtal.models.pooling import make_pooling
 from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, template_embeddings
 from wtal.models.settings import CBPSettings, VLPSettings
+from wtal.models.several import SeveralVLP
 from wtal.models.vlp import VLP
 
 BACKBONES: dict[str, Callable[[CBPSettings, int], nn.Module]] = {
@@ -182,6 +183,15 @@ def build_vlp(
         settings.activation,
     )
     return StreamedBranch((settings.stream,), NoNorm(), ConcatenateStreams((width,)), branch)
+
+
+def join_vlps(branches: Sequence[StreamedBranch]) -> StreamedBranch:
+    """VLP branches as one over all their streams; a single one is returned as it is."""
+    if len(branches) == 1:
+        return branches[0]
+    streams = tuple(name for branch in branches for name in branch.streams)
+    several = SeveralVLP([branch.branch for branch in branches])
+    return StreamedBranch(streams, NoNorm(), ConcatenateStreams(tuple(several.widths)), several)
 
 
 def fixed_text(settings: VLPSettings, class_names: Sequence[str], clip: FrozenClip | None) -> Tensor:

@@ -64,6 +64,28 @@ class CBPSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoreVLP:
+    """One more vision-language model; everything that is not said here is the first one's."""
+
+    stream: str
+    """Its feature stream, as `clip-1a2b3c4d`."""
+    clip_model: str | None = None
+    """open_clip name or JSON file of the model that made the stream, for its text tower."""
+    clip_pretrained: str | None = None
+    """Its weights: an open_clip tag or a file."""
+    text_embeddings: str | None = None
+    """npz file with `names` and `embeddings`, for `text: precomputed`."""
+    scale: float | None = None
+    """Factor on the cosine; none: CLIP's own, or the first model's."""
+
+    def __post_init__(self) -> None:
+        if not self.text_embeddings and not (self.clip_model and self.clip_pretrained):
+            raise UserError(
+                f"vlp.more: stream {self.stream!r} has no texts; set clip_model and clip_pretrained, or text_embeddings"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class VLPSettings:
     """The vision-language branch (CLIP embeddings in)."""
 
@@ -85,6 +107,8 @@ class VLPSettings:
     """Snippets to each side that attention sees; 0 is the whole video."""
     dropout: float = 0.0
     """Inside the temporal transformer."""
+    more: tuple[MoreVLP, ...] = ()
+    """Further models, each on a stream of its own; the branch's logit is the mean of all. Beyond the paper."""
     scale: float | None = None
     """Factor on the cosine; none: CLIP's own (equation 3)."""
     learn_scale: bool = True
@@ -97,5 +121,10 @@ class VLPSettings:
     def __post_init__(self) -> None:
         if self.text == "precomputed" and not self.text_embeddings:
             raise UserError("vlp.text is 'precomputed': set vlp.text_embeddings to an npz of names and embeddings")
+        streams = [self.stream, *(more.stream for more in self.more)]
+        if len(set(streams)) < len(streams):
+            raise UserError(f"vlp.more: every model needs a stream of its own, got {', '.join(streams)}")
+        if self.text == "precomputed" and not all(more.text_embeddings for more in self.more):
+            raise UserError("vlp.text is 'precomputed': set text_embeddings of every model of vlp.more")
         if self.prompt_length < 0:
             raise UserError(f"vlp.prompt_length must not be negative, got {self.prompt_length}")

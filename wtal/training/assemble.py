@@ -4,7 +4,7 @@ Legend: N videos, C classes, D feature width.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from feature_extraction.clip import FrozenClip, load_clip
 from feature_extraction.errors import UserError
 from wtal.config import Config
 from wtal.datasets.features import FeatureSet
-from wtal.models.build import StreamedBranch, build_cbp, build_raw_vlp, build_vlp, fixed_text
+from wtal.models.build import StreamedBranch, build_cbp, build_raw_vlp, build_vlp, fixed_text, join_vlps
+from wtal.models.settings import VLPSettings
 from wtal.shipped import resolve
 
 
@@ -44,7 +45,7 @@ def pick_device(name: str) -> torch.device:
 def has_vlp(config: Config) -> bool:
     """Whether the run has a VLP branch: only a warm-up on features without its stream goes without."""
     streams = {name.split("-")[0] for name in config.data.streams}
-    return config.vlp.stream in streams or config.schedule.strategy != "warmup_only"
+    return config.vlp.stream.split("-")[0] in streams or config.schedule.strategy != "warmup_only"
 
 
 def build_branches(
@@ -58,8 +59,10 @@ def build_branches(
     torch.manual_seed(config.seed)
     dims = features.dims
     vlp = has_vlp(config)
-    if vlp and config.vlp.stream not in dims:
-        raise UserError(f"vlp.stream {config.vlp.stream!r} is not in the feature store, which has: {', '.join(dims)}")
+    models = [config.vlp, *models_beside(config)]
+    for model in models if vlp else ():
+        if model.stream not in dims:
+            raise UserError(f"vlp.stream {model.stream!r} is not in the feature store, which has: {', '.join(dims)}")
     statistics = None
     if config.cbp.input_norm == "standard" and train_ids:
         own = [*config.cbp.streams, *([config.vlp.stream] if config.cbp.early_fusion != "none" else [])]
@@ -68,25 +71,50 @@ def build_branches(
     cbp = build_cbp(config.cbp, dims, len(classes), config.vlp.stream, typical, statistics)
     if not vlp:
         return Branches(cbp, None, None)
-    clip = None if config.vlp.text_embeddings and config.vlp.text != "learned" else text_tower(config)
-    width = dims[config.vlp.stream]
+    towers = [(config.extraction.clip_model, config.extraction.clip_pretrained)]
+    towers += [(more.clip_model, more.clip_pretrained) for more in config.vlp.more]
+    built = [
+        _vlp_of(model, tower, features, classes, train_ids) for model, tower in zip(models, towers, strict=True)
+    ]
+    return Branches(cbp, *(join_vlps(branches) for branches in zip(*built, strict=True)))
+
+
+def models_beside(config: Config) -> list[VLPSettings]:
+    """The models of `vlp.more`, each as settings of a branch of its own."""
+    return [
+        replace(
+            config.vlp, stream=more.stream, text_embeddings=more.text_embeddings,
+            scale=more.scale or config.vlp.scale, more=(),
+        )
+        for more in config.vlp.more
+    ]  # fmt: skip
+
+
+def _vlp_of(
+    settings: VLPSettings,
+    tower: tuple[str | None, str | None],
+    features: FeatureSet,
+    classes: Sequence[str],
+    train_ids: Sequence[str],
+) -> tuple[StreamedBranch, StreamedBranch]:
+    """A trainable VLP branch of one model, and the same frozen."""
+    clip = None if settings.text_embeddings and settings.text != "learned" else text_tower(*tower)
+    width = features.dims[settings.stream]
     if clip is not None and clip.embed_dim != width:
         raise UserError(
-            f"stream {config.vlp.stream!r} has width {width}, but the text tower {config.extraction.clip_model!r} "
+            f"stream {settings.stream!r} has width {width}, but the text tower {tower[0]!r} "
             f"gives {clip.embed_dim}; set extraction.clip_model to the model that made the features"
         )
-    scale = config.vlp.scale or (clip.logit_scale if clip is not None else 100.0)
-    text_CD = fixed_text(config.vlp, classes, clip)
-    bias_start = -scale * mean_cosine(features, train_ids, config.vlp.stream, text_CD)
-    branch = build_vlp(config.vlp, width, classes, clip, bias_start, scale)
-    return Branches(cbp, branch, build_raw_vlp(width, text_CD, scale, config.vlp.stream))
+    scale = settings.scale or (clip.logit_scale if clip is not None else 100.0)
+    text_CD = fixed_text(settings, classes, clip)
+    bias_start = -scale * mean_cosine(features, train_ids, settings.stream, text_CD)
+    branch = build_vlp(settings, width, classes, clip, bias_start, scale)
+    return branch, build_raw_vlp(width, text_CD, scale, settings.stream)
 
 
-def text_tower(config: Config) -> FrozenClip:
-    """The CLIP model that made the `clip` stream, for its text side."""
-    extraction = config.extraction
-    weights = extraction.clip_pretrained and resolve(extraction.clip_pretrained)
-    return load_clip(resolve(extraction.clip_model), weights, torch.device("cpu"))
+def text_tower(model: str, pretrained: str | None) -> FrozenClip:
+    """A CLIP model, for its text side."""
+    return load_clip(resolve(model), pretrained and resolve(pretrained), torch.device("cpu"))
 
 
 def stream_statistics(
