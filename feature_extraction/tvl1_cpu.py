@@ -108,7 +108,7 @@ def _iterate(ws, height, width, pitch, u1, u2, data, dual, size, theta_row, insi
         for x in range(0, width, LANES):
             j = y * pitch + x
             theta = load(ws, theta_row + x)
-            if x == 0:
+            if x == 0:  # literals: the first column's order costs nothing in the rest of the row
                 new1, new2, change = _flow_step(
                     ws, j, pitch, u1, u2, data, size, dual, theta, limit_lanes, True
                 )
@@ -146,7 +146,7 @@ def _optimise(ws, height, width, pitch, flow_4, first, size, rows, row_stride, c
 
     `flow_4` holds the plane numbers of u1, u2 and two spare planes; `rounds` is (outer, inner).
     """
-    _, limit, tau, tolerance = constants
+    limit, tau, tolerance = constants
     # Bound of the relative error of a float32 sum of so many numbers above zero, for both ways of adding.
     doubt = np.float32(height * width * 2.0**-23)
     theta_row, inside_row = rows + _ROW_THETA * row_stride, rows + _ROW_INSIDE * row_stride
@@ -195,7 +195,7 @@ def _solve(ws, levels_L5, size, row_stride, flow_4, scale_step, warps, epsilon, 
     rows = _PLANES * size + LANES
     interleaved = rows + _ROWS * row_stride
     enlarge = 1 / scale_step
-    theta = constants[0]
+    theta, limit, tau = constants
     coarsest = levels_L5.shape[0] - 1
     for level in range(coarsest):
         height, width, pitch = _geometry(levels_L5, level)
@@ -241,7 +241,7 @@ def _solve(ws, levels_L5, size, row_stride, flow_4, scale_step, warps, epsilon, 
             )  # fmt: skip
             iterations = _optimise(
                 ws, height, width, pitch, flow_4, first, size, rows, row_stride,
-                (theta, constants[1], constants[2], tolerance), rounds, median,
+                (limit, tau, tolerance), rounds, median,
             )  # fmt: skip
             work += iterations * height * width
     return work
