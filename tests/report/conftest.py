@@ -205,16 +205,12 @@ class Browser:
         return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.fixture
-def browser(one_browser):
-    """Headless Chromium; its page is left behind after the test, for a page that plays keeps cores busy."""
-    yield one_browser
-    one_browser.call("POST", "/url", {"url": "about:blank"})
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """Headless Chromium; tests that need it are skipped where it is not installed.
 
-
-@pytest.fixture(scope="session")
-def one_browser(tmp_path_factory):
-    """Headless Chromium for all tests; those that need it are skipped where it is not installed."""
+    It ends with the module's tests: a page that has played may keep all cores busy, even after it was left.
+    """
     driver = shutil.which("chromedriver")
     if driver is None or not (shutil.which("chromium") or shutil.which("google-chrome")):
         pytest.skip("no browser: chromium and chromedriver are not installed")
