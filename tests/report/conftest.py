@@ -199,10 +199,12 @@ class Browser:
         return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
 
     def requests(self) -> list[str]:
-        """Addresses that pages asked for since the last call."""
+        """Addresses that pages asked for since the last call; the browser's own pages (its empty new tab) do
+        not count, and their log may come late."""
         entries = self.call("POST", "/se/log", {"type": "performance"})
         messages = [json.loads(entry["message"])["message"] for entry in entries]
-        return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [p["request"]["url"] for p in sent if not p["documentURL"].startswith(("chrome:", "about:"))]
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +223,7 @@ def browser(tmp_path_factory):
         # an unread pipe would stop it once it is full
         threading.Thread(target=process.stdout.read, daemon=True).start()
         session = Browser(int(port), tmp_path_factory.mktemp("profile"))
+        session.open("about:blank")
         yield session
         session.call("DELETE", "")
     finally:

@@ -54,7 +54,8 @@ def same(found, expected) -> bool:
 def quiet(browser) -> None:
     """No console error, no request that leaves the machine, and no hostile text that ran."""
     assert browser.complaints() == []
-    assert all(url.startswith(("file:", "data:", "http://127.0.0.1:", "blob:")) for url in browser.requests())
+    at_home = ("file:", "data:", "http://127.0.0.1:", "blob:")
+    assert [url for url in browser.requests() if not url.startswith(at_home)] == []
     assert browser.run("return window.hacked === undefined")
 
 

@@ -199,7 +199,8 @@ def test_slider_of_a_real_run_gives_what_the_command_gives(done, browser, tmp_pa
         )
     assert changed
     assert browser.complaints() == []
-    assert all(url.startswith(("file:", "data:")) for url in browser.requests())
+    asked = browser.requests()
+    assert asked and [url for url in asked if not url.startswith(("file:", "data:"))] == []
     assert browser.run("return window.hacked === undefined")
 
 
