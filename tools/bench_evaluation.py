@@ -87,6 +87,8 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--large", type=int, default=1_000_000)
     options = parser.parse_args()
+    if min(options.small, options.large) < 1:
+        parser.error("--small and --large must be at least 1")
 
     ground_truth, predictions = draw(options.small)
     started = time.perf_counter()

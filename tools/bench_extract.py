@@ -238,6 +238,8 @@ def main() -> None:
     parser.add_argument("--pipeline-only", action="store_true", help="run the pipeline once; print its peak memory")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    if options.clips < 1 or options.frames < 2 or (options.long is not None and options.long <= 0):
+        parser.error("--clips must be at least 1, --frames at least 2, --long above 0")
     from wtal.commands.extract import read_settings
     from wtal.shipped import resolve
 

@@ -41,6 +41,8 @@ TRITON_BYTES_PER_UPDATE = 15 * 4
 
 def clip_pairs(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of neighbouring frames, spread over the first seconds of a clip, gray, 340 x 256."""
+    if not Path(path).is_file():
+        sys.exit(f"bench_flow: {path}: there is no such file; name video files")
     capture = cv2.VideoCapture(path)
     frames = []
     while len(frames) < 8 * count:
@@ -49,7 +51,7 @@ def clip_pairs(path: str, count: int) -> tuple[np.ndarray, np.ndarray]:
             break
         frames.append(cv2.cvtColor(cv2.resize(frame, (340, 256)), cv2.COLOR_BGR2GRAY))
     if len(frames) < 2:
-        sys.exit(f"{path}: fewer than two frames can be read")
+        sys.exit(f"bench_flow: {path}: fewer than two frames can be read")
     gray = np.stack(frames).astype(np.float32)
     at = np.linspace(0, len(gray) - 2, count).astype(int)
     return gray[at], gray[at + 1]
@@ -217,13 +219,15 @@ def measure_device(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", help="videos to take frame pairs from")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="cpu (default) or cuda")
     parser.add_argument("--pairs", type=int, default=4, help="pairs per clip, on cuda generated ones too (default 4)")
     parser.add_argument("--small-pairs", type=int, default=64, help="pairs per generated size (default 64)")
     parser.add_argument("--repeat", type=int, default=3, help="rounds, of which the best counts (default 3)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="cores for both (default all)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
+    if min(options.pairs, options.small_pairs, options.repeat, options.threads) < 1:
+        parser.error("--pairs, --small-pairs, --repeat and --threads must be at least 1")
     on_cpu = options.device == "cpu"
     if not on_cpu:
         import torch

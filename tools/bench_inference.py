@@ -89,6 +89,8 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=213)
     parser.add_argument("--loop-videos", type=int, default=10)
     options = parser.parse_args()
+    if min(options.videos, options.loop_videos) < 1:
+        parser.error("--videos and --loop-videos must be at least 1")
     videos = draw(options.videos)
     few = videos[: options.loop_videos]
     began = time.process_time()

@@ -22,6 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from feature_extraction.errors import UserError
 from feature_extraction.store import create_stream
 from wtal.config import Config
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
@@ -78,10 +79,15 @@ def main() -> int:
     parser.add_argument("--slice", type=int, default=0, help="optimizer.slice: videos a slice, 0 for the whole batch")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if min(options.videos, options.steps) < 1 or options.threads < 0:
+        parser.error("--videos and --steps must be at least 1, --threads at least 0")
     if options.threads:
         torch.set_num_threads(options.threads)
-    with tempfile.TemporaryDirectory() as name:
-        report = bench(Path(name), options)
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            report = bench(Path(name), options)
+    except UserError as error:
+        parser.error(str(error))
     if options.json:
         print(json.dumps(report, indent=1))
     else:

@@ -320,6 +320,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch; more only helps on idle cores")
     parser.add_argument("--workers", type=int, default=2, help="processes that render")
     options = parser.parse_args()
+    if min(options.width, options.epochs, options.clip_epochs, options.threads, options.workers) <= 0:
+        parser.error("--width, --epochs, --clip-epochs, --threads and --workers must be above 0")
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True)
