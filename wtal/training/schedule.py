@@ -50,3 +50,8 @@ def plan(settings: ScheduleSettings) -> list[Phase]:
         phases.append(Phase(kind, number, first, steps))
         first += steps
     return phases
+
+
+def steps_before(phases: list[Phase], branch: str, step: int) -> int:
+    """How many of the steps before `step` train `branch`."""
+    return sum(min(max(step - phase.first, 0), phase.steps) for phase in phases if phase.trains == branch)

@@ -24,7 +24,8 @@ class PseudoLabelSettings:
     adaptive: bool = False
     """Scale both thresholds by each class's 95th percentile score over the training videos."""
     ema: float = 0.0
-    """Decay of an exponential moving average of the teacher's weights; 0: the teacher's last weights."""
+    """Decay of an exponential moving average of the teacher's weights, less in its first steps, so that it forgets
+    the untrained weights; 0: the teacher's last weights."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:

@@ -28,7 +28,7 @@ from wtal.runs import RunFolder
 from wtal.training.checkpoint import load_checkpoint, save_checkpoint
 from wtal.training.data import Batch, TrainingVideos, crop_labels
 from wtal.training.distributed import Processes
-from wtal.training.schedule import Phase, plan
+from wtal.training.schedule import Phase, plan, steps_before
 from wtal.training.slices import SlicedPass, sliced_pass
 from wtal.training.teacher import drop_contradictions, teach
 from wtal.training.tracking import PhaseQuality, Tracker
@@ -61,6 +61,16 @@ class Student:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
 
+    def follow(self, decay: float) -> None:
+        """Move the average to the branch: `average <- decay * average + (1 - decay) * branch`."""
+        with torch.no_grad():
+            pairs = zip(self.average.state_dict().values(), self.branch.state_dict().values(), strict=True)
+            for mean, value in pairs:
+                if mean.is_floating_point():
+                    mean.lerp_(value, 1 - decay)
+                else:
+                    mean.copy_(value)
+
 
 def make_student(branch: StreamedBranch, lr: float, weight_decay: float, ema: float) -> Student:
     """A branch with Adam on its trainable weights and the exponents' own optimiser where it has some."""
@@ -70,6 +80,14 @@ def make_student(branch: StreamedBranch, lr: float, weight_decay: float, ema: fl
         optimizers.append(exponents)
     average = copy.deepcopy(branch).requires_grad_(False) if ema else None
     return Student(branch, optimizers, average)
+
+
+def average_decay(decay: float, steps: int) -> float:
+    """Decay of the moving average at the step after `steps` own steps of the branch: `min(decay, (1 + n) / (10 + n))`.
+
+    A fixed decay would keep the untrained weights for longer than a short phase lasts: 0.99^40 = 0.67 of them.
+    """
+    return min(decay, (1 + steps) / (10 + steps))
 
 
 class Trainer:
@@ -91,19 +109,19 @@ class Trainer:
         self.raw_vlp, self.quality, self.tracker = raw_vlp, quality, tracker
         self.processes, self.device = processes, device
         self.step = 0
+        self.phases = plan(config.schedule)
         part = config.optimizer.batch // config.optimizer.accumulate
         self.slice_rows = processes.slice_rows(part, config.optimizer.slice)
 
     def fit(self) -> None:
         """Run all phases that are left. Raises `RunFailure` where a loss is not finite."""
         self._resume()
-        phases = plan(self.config.schedule)
-        total = phases[-1].end
+        total = self.phases[-1].end
         with (
             ThreadPoolExecutor(1) as loader,
             tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
         ):
-            for phase in phases:
+            for phase in self.phases:
                 done = (self.run.checkpoints / f"{phase.name}.pt").is_file() and self.step >= phase.end
                 self.processes.wait()
                 if not done:
@@ -219,19 +237,13 @@ class Trainer:
             pooling.project()
             pooling.set_progress((self.step + 1 - phase.first) / max(1, phase.steps) if phase.kind == "warmup" else 1.0)
         if student.average is not None:
-            decay = self.config.pseudo_labels.ema
-            with torch.no_grad():
-                pairs = zip(student.average.state_dict().values(), student.branch.state_dict().values(), strict=True)
-                for mean, value in pairs:
-                    if mean.is_floating_point():
-                        mean.lerp_(value, 1 - decay)
-                    else:
-                        mean.copy_(value)
+            before = steps_before(self.phases, phase.trains, self.step)
+            student.follow(average_decay(self.config.pseudo_labels.ema, before))
 
     def _pseudo_labels(self, phase: Phase) -> list[np.ndarray] | None:
         if phase.kind == "warmup":
             return None
-        before = [p.kind for p in plan(self.config.schedule) if p.end <= phase.first]
+        before = [p.kind for p in self.phases if p.end <= phase.first]
         taught = {"cbp": "F" in before, "vlp": "B" in before}
         name = "cbp" if phase.kind == "B" else "vlp"
         teacher = self.students[name].teacher
