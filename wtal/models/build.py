@@ -181,6 +181,7 @@ def build_vlp(
         settings.learn_scale,
         bias_start if settings.bias == "learned" else None,
         settings.activation,
+        width**0.5 if settings.input_length == "root_width" else 1.0,
     )
     return StreamedBranch((settings.stream,), NoNorm(), ConcatenateStreams((width,)), branch)
 

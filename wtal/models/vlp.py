@@ -32,11 +32,13 @@ class VLP(nn.Module):
         learn_scale: bool,
         bias_start: float | None,
         activation: str,
+        input_length: float = 1.0,
     ) -> None:
         super().__init__()
         self.text = text
         self.feature_dim = width
         self.activation = activation
+        self.input_length = input_length
         self.blocks = nn.ModuleList(
             TransformerBlock(width, heads, window, dropout, quiet_start=True) for _ in range(layers)
         )
@@ -50,7 +52,7 @@ class VLP(nn.Module):
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor, text_CD: Tensor | None = None) -> BranchOutput:
         """`text_CD`: what `once` returned; none: made here."""
         text_CD = self.once() if text_CD is None else text_CD
-        hidden_BTD = F.normalize(feature_BTD, dim=-1)
+        hidden_BTD = F.normalize(feature_BTD, dim=-1) * self.input_length
         for block in self.blocks:
             hidden_BTD = block(hidden_BTD, mask_BT)
         cosine_BTC = F.normalize(hidden_BTD, dim=-1) @ F.normalize(text_CD, dim=-1).T
