@@ -72,8 +72,10 @@ def squash(logit_BTC: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     """Log P and log(1 - P) of frame logits.
 
     `sigmoid`: each class by itself, so that the two thresholds of (4) mean the same in every frame.
-    `softmax`: over classes, the other reading of the paper.
+    `softmax`: over classes, the other reading of the paper. Computed and returned in float32 at least: 1 - P of a
+    confident frame is nothing in bfloat16.
     """
+    logit_BTC = at_least_float32(logit_BTC)
     if kind == "sigmoid":
         return F.logsigmoid(logit_BTC), F.logsigmoid(-logit_BTC)
     if kind == "softmax":
@@ -83,14 +85,27 @@ def squash(logit_BTC: Tensor, kind: str) -> tuple[Tensor, Tensor]:
 
 
 def log_complement(log_p: Tensor) -> Tensor:
-    """log(1 - p) from log p, finite and with finite gradient up to p = 1 - 1e-6."""
-    return torch.log1p(-log_p.exp().clamp(max=1 - 1e-6))
+    """log(1 - p) from log p, finite and with finite gradient up to p = 1 - 1e-6. In float32 at least."""
+    return torch.log1p(-at_least_float32(log_p).exp().clamp(max=1 - 1e-6))
 
 
-def attended(logit_BTC: Tensor, attention_BT: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Log P and log(1 - P) of the product of class probability and attention (CO2-Net, UM, DELU)."""
-    log_class_BTC, _ = squash(logit_BTC, kind)
-    log_p_BTC = log_class_BTC + attention_BT.clamp(min=1e-6).log()[..., None]
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` itself, or in float32 where it has fewer bits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def attended(
+    logit_BTC: Tensor, attention_BT: Tensor, kind: str, background_BT: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Log P and log(1 - P) of the product of class probability and attention (CO2-Net, UM, DELU).
+
+    `background_BT`: logit of a background class, which takes its share of a softmax; a sigmoid knows no shares.
+    """
+    if kind == "softmax" and background_BT is not None:
+        log_class_BTC = squash(torch.cat([logit_BTC, background_BT[..., None]], dim=-1), kind)[0][..., :-1]
+    else:
+        log_class_BTC, _ = squash(logit_BTC, kind)
+    log_p_BTC = log_class_BTC + at_least_float32(attention_BT).clamp(min=1e-6).log()[..., None]
     return log_p_BTC, log_complement(log_p_BTC)
 
 

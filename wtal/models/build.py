@@ -20,37 +20,79 @@ from wtal.models.cbp.pooled import PooledCBP
 from wtal.models.fusion import AverageStreams, ConcatenateStreams
 from wtal.models.pooling import make_pooling
 from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, template_embeddings
+from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, loss_weights
 from wtal.models.settings import CBPSettings, VLPSettings
 from wtal.models.several import SeveralVLP
 from wtal.models.vlp import VLP
 
 BACKBONES: dict[str, Callable[[CBPSettings, int], nn.Module]] = {
     "transformer": lambda s, width_in: TransformerBackbone(
-        width_in, s.width, s.layers, s.heads, s.window, s.dropout_in, s.dropout_out
+        width_in, s.width, s.layers, s.heads, s.window, *_dropouts(s)
     ),
-    "convolution": lambda s, width_in: ConvolutionBackbone(width_in, s.width, s.kernel, s.dropout_in, s.dropout_out),
-    "multiscale": lambda s, width_in: MultiScaleBackbone(width_in, s.width, s.dilations, s.dropout_in, s.dropout_out),
+    "convolution": lambda s, width_in: ConvolutionBackbone(width_in, s.width, s.kernel, *_dropouts(s)),
+    "multiscale": lambda s, width_in: MultiScaleBackbone(width_in, s.width, s.dilations, *_dropouts(s)),
 }
 
 
-CONSENSUS_WEIGHTS = {"mil": 1.0, "coactivity": 1.0, "mutual": 1.0, "norm": 0.8, "guide": 0.8}
-EVIDENTIAL_WEIGHTS = CONSENSUS_WEIGHTS | {"guide": 0.4, "evidential": 1.3, "uncertainty": 0.4}
+def _dropouts(settings: CBPSettings) -> tuple[float, float]:
+    """On the input and on the features: as set, else what the own architectures or the published methods have."""
+    own = (0.0, 0.7) if settings.name in PLUG_INS else (0.5, 0.6)
+    return tuple(
+        default if value is None else value
+        for value, default in zip((settings.dropout_in, settings.dropout_out), own, strict=True)
+    )
 
 
-def _consensus(settings: CBPSettings, width_in: int, num_classes: int, weights: dict[str, float]) -> ConsensusNet:
-    if len(settings.streams) != 2 or width_in % 2:
+def _consensus(
+    settings: CBPSettings, widths: Sequence[int], num_classes: int, own: ConsensusSettings | EvidentialSettings
+) -> ConsensusNet:
+    if len(widths) != 2 or widths[0] != widths[1]:
         raise UserError(
-            f"cbp.name {settings.name!r} needs two streams of equal width, got streams {', '.join(settings.streams)} "
-            f"of {width_in} together"
+            f"cbp.name {settings.name!r} needs two streams of equal width, got "
+            + ", ".join(f"{name} of {width}" for name, width in zip(settings.streams, widths, strict=True))
         )
-    return ConsensusNet(width_in // 2, num_classes, settings.activation, weights=weights)
+    dropout_in, dropout_out = _dropouts(settings)
+    return ConsensusNet(
+        widths[0],
+        num_classes,
+        settings.activation,
+        weights=loss_weights(own),
+        topk_ratio=own.topk_ratio,
+        smooth=own.smooth,
+        input_dropout=dropout_in,
+        fusion_dropout=dropout_out,
+    )
 
 
-# The published methods of Table 6, with their published loss weights (THUMOS14).
-PLUG_INS: dict[str, Callable[[CBPSettings, int, int], nn.Module]] = {
-    "co2net": lambda s, width_in, c: _consensus(s, width_in, c, CONSENSUS_WEIGHTS),
-    "delu": lambda s, width_in, c: EvidentialNet(_consensus(s, width_in, c, EVIDENTIAL_WEIGHTS)),
-    "um": lambda s, width_in, c: MagnitudeNet(width_in, s.width, c, s.activation, margin=s.um_margin),
+def _evidential(settings: CBPSettings, widths: Sequence[int], num_classes: int) -> EvidentialNet:
+    own = settings.delu
+    network = _consensus(settings, widths, num_classes, own)
+    return EvidentialNet(network, amplitude=own.amplitude, attention_ratio=own.attention_ratio)
+
+
+def _magnitude(settings: CBPSettings, width_in: int, num_classes: int) -> MagnitudeNet:
+    own = settings.um
+    dropout_in, dropout_out = _dropouts(settings)
+    return MagnitudeNet(
+        width_in,
+        num_classes,
+        settings.activation,
+        width=own.width,
+        margin=own.margin if settings.um_margin is None else settings.um_margin,
+        action_ratio=own.action_ratio,
+        background_ratio=own.background_ratio,
+        magnitude_weight=own.magnitude_weight,
+        background_weight=own.background_weight,
+        input_dropout=dropout_in,
+        feature_dropout=dropout_out,
+    )
+
+
+# The published methods of Table 6: settings, widths of the I3D streams, width of the joined input, classes to network.
+PLUG_INS: dict[str, Callable[[CBPSettings, Sequence[int], int, int], nn.Module]] = {
+    "co2net": lambda s, widths, width_in, c: _consensus(s, widths, c, s.co2net),
+    "delu": lambda s, widths, width_in, c: _evidential(s, widths, c),
+    "um": lambda s, widths, width_in, c: _magnitude(s, width_in, c),
 }
 
 
@@ -115,15 +157,20 @@ def build_cbp(
     `input_norm: standard`.
     """
     streams = list(settings.streams)
-    if settings.early_fusion != "none" and vlp_stream not in streams:
+    if settings.early_fusion != "none":
+        if vlp_stream in streams:
+            raise UserError(
+                f"cbp.early_fusion {settings.early_fusion!r} adds vlp.stream {vlp_stream!r}, which is in "
+                "cbp.streams already"
+            )
         streams.append(vlp_stream)
     for name in streams:
         if name not in dims:
             raise UserError(f"cbp.streams names {name!r}, but the feature store has: {', '.join(dims)}")
+    own_widths = tuple(dims[name] for name in settings.streams)
     norms = {"none": NoNorm, "l2": UnitNorm, "standard": lambda: StandardNorm(statistics or _unit(streams, dims))}
     if settings.early_fusion == "average":
-        own = ConcatenateStreams(tuple(dims[name] for name in settings.streams))
-        join: nn.Module = _AverageWith(own, dims[vlp_stream])
+        join: nn.Module = _AverageWith(ConcatenateStreams(own_widths), dims[vlp_stream])
     else:
         join = ConcatenateStreams(tuple(dims[name] for name in streams))
     if settings.name in BACKBONES:
@@ -133,7 +180,7 @@ def build_cbp(
             backbone, pooling, num_classes, settings.activation, typical_length, settings.instance_weight
         )
     else:
-        branch = PLUG_INS[settings.name](settings, join.feature_dim, num_classes)
+        branch = PLUG_INS[settings.name](settings, own_widths, join.feature_dim, num_classes)
     return StreamedBranch(streams, norms[settings.input_norm](), join, branch)
 
 
@@ -166,6 +213,8 @@ def build_vlp(
 
     `bias_start`: where the learnt bias begins, ignored with `bias: none`.
     """
+    if settings.layers and width % settings.heads:
+        raise UserError(f"vlp.heads {settings.heads} does not divide {width}, the width of stream {settings.stream!r}")
     if settings.text == "learned":
         text: nn.Module = LearnedPrompts(clip, class_names, settings.prompt_length)
     else:
@@ -196,8 +245,8 @@ def join_vlps(branches: Sequence[StreamedBranch]) -> StreamedBranch:
 
 
 def fixed_text(settings: VLPSettings, class_names: Sequence[str], clip: FrozenClip | None) -> Tensor:
-    """Class embeddings `[C, D]` without training: from the file, else from the template through the text tower."""
-    if settings.text_embeddings:
+    """Class embeddings `[C, D]` without training: precomputed, else the template through the text tower."""
+    if settings.text == "precomputed":
         return precomputed_embeddings(Path(settings.text_embeddings), class_names)
     return template_embeddings(clip, class_names, settings.template)
 

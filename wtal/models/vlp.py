@@ -12,12 +12,13 @@ from wtal.models.layers import TransformerBlock
 
 
 class VLP(nn.Module):
-    """`P_vl = sigma(scale * cos(F_vid, F_txt) + bias)`, equation (3). Prompts and temporal layers are all that trains.
+    """`P_vl = sigma(scale * cos(F_vid, F_txt) + bias)`, equation (3).
 
-    The temporal transformer begins as the identity, so that training starts from frozen CLIP. A cosine of CLIP lies
-    near 0.2 for every text, and CLIP's scale (100) was made for a softmax over classes; so that a sigmoid of it can
-    be a probability, a learnt bias starts at minus the scaled mean cosine that is handed in (`bias_start`), or the
-    bias is left out (`bias_start=None`), which is the equation as printed.
+    The prompts (where `text` has some), the temporal layers, the scale (`learn_scale`) and the bias (`bias_start`)
+    train; CLIP itself does not. The temporal transformer begins as the identity, so that training starts from frozen
+    CLIP. A cosine of CLIP lies near 0.2 for every text, and CLIP's scale (100) was made for a softmax over classes; so
+    that a sigmoid of it can be a probability, a learnt bias starts at minus the scaled mean cosine that is handed in
+    (`bias_start`), or the bias is left out (`bias_start=None`), which is the equation as printed.
     """
 
     def __init__(

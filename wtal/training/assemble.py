@@ -98,7 +98,7 @@ def _vlp_of(
     train_ids: Sequence[str],
 ) -> tuple[StreamedBranch, StreamedBranch]:
     """A trainable VLP branch of one model, and the same frozen."""
-    clip = None if settings.text_embeddings and settings.text != "learned" else text_tower(*tower)
+    clip = None if settings.text == "precomputed" else text_tower(*tower)
     width = features.dims[settings.stream]
     if clip is not None and clip.embed_dim != width:
         raise UserError(

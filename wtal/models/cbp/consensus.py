@@ -56,9 +56,11 @@ class ConsensusModule(nn.Module):
 
 
 class ConsensusNet(nn.Module):
-    """CO2-Net's network and losses. `widths` are the two streams' widths; they must be equal.
+    """CO2-Net's network and losses for two streams of `width` each, side by side.
 
-    Its loss expects batches that begin with pairs of videos sharing a class (`pair_sampling`).
+    `smooth`: snippets over which class scores and attentions are averaged, an odd number, or 0 (the published
+    ActivityNet version has 13). Its loss expects batches that begin with pairs of videos sharing a class
+    (`pair_sampling`).
     """
 
     pair_sampling = True
@@ -72,9 +74,14 @@ class ConsensusNet(nn.Module):
         weights: dict[str, float],
         topk_ratio: int = 7,
         pairs: int = 3,
+        smooth: int = 0,
+        input_dropout: float = 0.0,
         fusion_dropout: float = 0.7,
     ) -> None:
         super().__init__()
+        if smooth and smooth % 2 == 0:
+            raise ValueError(f"smooth must be 0 or odd, got {smooth}")
+        self.smooth = smooth
         self.width, self.activation, self.topk_ratio, self.pairs = width, activation, topk_ratio, pairs
         self.weights = weights
         self.feature_dim = 2 * width
@@ -82,19 +89,27 @@ class ConsensusNet(nn.Module):
         self.fuse = Conv(2 * width, 2 * width, 1)
         self.hidden = Conv(2 * width, 2 * width, 3)
         self.classify = Conv(2 * width, num_classes + 1, 1, activate=False)
+        self.drop_input = BatchDropout(input_dropout)
         self.drops = nn.ModuleList(BatchDropout(fusion_dropout) for _ in range(3))
 
     def forward(self, feature_BTX: Tensor, mask_BT: Tensor) -> BranchOutput:
-        rgb_BDT, flow_BDT = feature_BTX.transpose(1, 2).split(self.width, dim=1)
+        rgb_BDT, flow_BDT = self.drop_input(feature_BTX).transpose(1, 2).split(self.width, dim=1)
         filtered_rgb_BDT, rgb_attention_BT = self.appearance(rgb_BDT, flow_BDT, mask_BT)
         filtered_flow_BDT, flow_attention_BT = self.motion(flow_BDT, rgb_BDT, mask_BT)
+        if self.smooth:
+            rgb_attention_BT = smoothed(rgb_attention_BT[..., None], mask_BT, self.smooth)[..., 0]
+            flow_attention_BT = smoothed(flow_attention_BT[..., None], mask_BT, self.smooth)[..., 0]
         attention_BT = (rgb_attention_BT + flow_attention_BT) / 2
         joined_BXT = torch.cat([filtered_rgb_BDT, filtered_flow_BDT], dim=1)
         x_BXT = self.drops[1](self.drops[0](self.fuse(joined_BXT)))
         x_BXT = self.drops[2](self.hidden(x_BXT * mask_BT[:, None]))
         logit_BTK = self.classify(x_BXT).transpose(1, 2)
+        if self.smooth:
+            logit_BTK = smoothed(logit_BTK, mask_BT, self.smooth)
         extra = {"logit_BTK": logit_BTK, "rgb_attention_BT": rgb_attention_BT, "flow_attention_BT": flow_attention_BT}
-        log_p_BTC, log_not_p_BTC = attended(logit_BTK[..., :-1], attention_BT, self.activation)
+        log_p_BTC, log_not_p_BTC = attended(
+            logit_BTK[..., :-1], attention_BT, self.activation, logit_BTK[..., -1]
+        )
         suppressed_BTK = suppress(logit_BTK, attention_BT)
         return BranchOutput(
             suppressed_BTK[..., :-1], log_p_BTC, log_not_p_BTC, joined_BXT.transpose(1, 2), attention_BT, extra
@@ -112,6 +127,12 @@ class ConsensusNet(nn.Module):
         terms = consensus_terms(output, label_BC, mask_BT, self.topk_ratio, self.pairs)
         total = sum((self.weights[name] * value for name, value in terms.items()), torch.zeros_like(terms["mil"]))
         return total, terms
+
+
+def smoothed(score_BTK: Tensor, mask_BT: Tensor, kernel: int) -> Tensor:
+    """Mean over `kernel` snippets around each; beyond a video's ends the scores are 0 and count (as published)."""
+    real_BKT = (score_BTK * mask_BT[..., None]).transpose(1, 2)
+    return F.avg_pool1d(real_BKT, kernel, stride=1, padding=kernel // 2).transpose(1, 2)
 
 
 def suppress(logit_BTK: Tensor, attention_BT: Tensor) -> Tensor:

@@ -72,8 +72,9 @@ def uncertainty_guided(
 ) -> Tensor:
     """Guide loss weighted by each snippet's rank of uncertainty: sure snippets first, then all, then the others.
 
-    The weight of rank i of T is `A tanh(theta_i delta) + 1`, `theta_i = 2 (i + 0.5) / T - 1`, `delta = 1 - 2 progress`.
-    Ranks, not sort indices, choose the weight (the published code gathers by the indices).
+    The weight of rank i of T, 0 the least uncertain, is `A tanh(theta_i delta) + 1` with
+    `theta_i = 1 - 2 (i + 0.5) / T` and `delta = 1 - 2 progress`: the surest has the largest weight at the start. Ranks,
+    not sort indices, choose the weight (the published code gathers by the indices).
     """
     alpha_BTK = score_BTK.clamp(-10, 10).exp() + 1
     uncertainty_BT = (alpha_BTK.shape[-1] / alpha_BTK.sum(-1)).detach()
@@ -81,7 +82,6 @@ def uncertainty_guided(
     for u_T, guide_T, mask_T in zip(uncertainty_BT, guide_BT, mask_BT, strict=True):
         real = u_T[mask_T]
         rank_T = real.argsort(stable=True).argsort()
-        # the most certain snippet has the largest weight at the start
         theta_T = 1 - 2 * (rank_T + 0.5) / len(real)
         weight_T = amplitude * torch.tanh(theta_T * (1 - 2 * progress)) + 1
         weighted.append((weight_T * guide_T[mask_T]).mean())

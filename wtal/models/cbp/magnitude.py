@@ -7,16 +7,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.models.branch import BranchOutput, attended, masked_min_max
+from wtal.models.branch import BranchOutput, at_least_float32, attended
 from wtal.models.cbp.consensus import topk_mean
 from wtal.models.layers import BatchDropout, MaskedConv1d
 
 
 class MagnitudeNet(nn.Module):
-    """UM's network and losses. The frame probability is softmax over classes times the scaled feature magnitude.
+    """UM's network and losses. The frame probability is the class probability by `activation` (published: softmax over
+    classes) times the scaled feature magnitude.
 
-    `margin`: the magnitude that foreground is pushed to, background to 0. `action_ratio`, `background_ratio`: T over
-    how many snippets count as each.
+    `width`: of its features; published is that of the input. `margin`: the magnitude that foreground is pushed to,
+    background to 0; none is 100 at width 2048, as published, times the root of width / 2048 (the norm of features of
+    equal size grows so). `action_ratio`, `background_ratio`: T over how many snippets count as each.
     """
 
     pair_sampling = False
@@ -24,31 +26,36 @@ class MagnitudeNet(nn.Module):
     def __init__(
         self,
         width_in: int,
-        width: int,
         num_classes: int,
         activation: str = "softmax",
         *,
-        margin: float = 100.0,
+        width: int | None = None,
+        margin: float | None = None,
         action_ratio: int = 9,
         background_ratio: int = 4,
         magnitude_weight: float = 5e-4,
         background_weight: float = 1.0,
-        dropout: float = 0.7,
+        input_dropout: float = 0.0,
+        feature_dropout: float = 0.7,
+        selection_dropout: float = 0.7,
     ) -> None:
         super().__init__()
-        self.margin, self.activation = margin, activation
+        width = width or width_in
+        self.margin = 100.0 * (width / 2048) ** 0.5 if margin is None else margin
+        self.activation = activation
         self.action_ratio, self.background_ratio = action_ratio, background_ratio
         self.magnitude_weight, self.background_weight = magnitude_weight, background_weight
         self.feature_dim = width
         self.embed = MaskedConv1d(width_in, width, 3)
         self.classify = nn.Linear(width, num_classes, bias=False)
-        self.drop_features, self.drop_selection = BatchDropout(dropout), BatchDropout(dropout)
+        self.drop_input, self.drop_features = BatchDropout(input_dropout), BatchDropout(feature_dropout)
+        self.drop_selection = BatchDropout(selection_dropout)
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
-        hidden_BTD = F.relu(self.embed(feature_BTD, mask_BT))
+        hidden_BTD = F.relu(self.embed(self.drop_input(feature_BTD), mask_BT))
         class_BTC = self.classify(self.drop_features(hidden_BTD))
-        magnitude_BT = hidden_BTD.norm(dim=-1)
-        scaled_BT = masked_min_max(magnitude_BT[..., None], mask_BT)[..., 0]
+        magnitude_BT = at_least_float32(hidden_BTD).norm(dim=-1)
+        scaled_BT = scaled_magnitude(magnitude_BT, mask_BT, self.action_ratio, self.background_ratio)
         log_p_BTC, log_not_p_BTC = attended(class_BTC, scaled_BT, self.activation)
         extra = {
             "class_BTC": class_BTC,
@@ -57,7 +64,7 @@ class MagnitudeNet(nn.Module):
             "keep_BT": self.drop_selection(torch.ones_like(magnitude_BT)),
         }
         # softmax over classes times magnitude is what UM thresholds; so it is also what min-max normalisation sees
-        score_BTC = class_BTC.softmax(-1) * scaled_BT[..., None]
+        score_BTC = at_least_float32(class_BTC).softmax(-1) * scaled_BT[..., None]
         return BranchOutput(score_BTC, log_p_BTC, log_not_p_BTC, hidden_BTD, scaled_BT, extra)
 
     def own_loss(
@@ -97,6 +104,18 @@ class MagnitudeNet(nn.Module):
     def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
         """Softmax over classes of the mean of the top `T // action_ratio` class scores: `[B, C]`."""
         return topk_mean(output.extra["class_BTC"], mask_BT, self.action_ratio).softmax(-1)
+
+
+def scaled_magnitude(magnitude_BT: Tensor, mask_BT: Tensor, action_ratio: int, background_ratio: int) -> Tensor:
+    """Magnitudes in 0..1 per video, 0 at the mean of its background snippets and 1 at that of its action snippets.
+
+    Action are the `T // action_ratio` largest of the video, background the `T // background_ratio` smallest. What lies
+    outside is clipped, and a video of one magnitude becomes 0, like padding.
+    """
+    high_B1 = topk_mean(magnitude_BT[..., None], mask_BT, action_ratio)
+    low_B1 = -topk_mean(-magnitude_BT[..., None], mask_BT, background_ratio)
+    scaled_BT = (magnitude_BT - low_B1) / (high_B1 - low_B1).clamp(min=1e-6)
+    return scaled_BT.clamp(0, 1).masked_fill(~mask_BT, 0)
 
 
 def _cross_entropy(probability_BC: Tensor, target_BC: Tensor) -> Tensor:
