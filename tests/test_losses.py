@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from wtal.losses import bag_cross_entropy, distillation_loss, foreground_background_loss
-from wtal.models.branch import attended, log_complement, masked_min_max, squash
+from wtal.losses import bag_cross_entropy, distillation_loss, foreground_background_loss, taught_loss
+from wtal.models.branch import BranchOutput, attended, log_complement, masked_min_max, squash
 from wtal.pseudo_labels import coverage, ternary_labels
+from wtal.training.settings import LossSettings
 
 
 def test_bag_cross_entropy_is_the_hand_value():
@@ -112,6 +113,41 @@ def test_contrast_equals_a_plain_loop():
     h = rng.integers(-1, 2, size=(3, 6, 3)).astype(np.int8)
     got = foreground_background_loss(torch.from_numpy(f), torch.from_numpy(h), torch.from_numpy(y).double(), 0.5)
     assert got.item() == pytest.approx(_plain_loop_fb(f, h, y, 0.5), rel=1e-5)
+
+
+def test_contrast_gradient():
+    torch.manual_seed(0)
+    f = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    h = torch.tensor([[[1, 0], [1, 1], [0, 0], [-1, 0], [0, 0]], [[1, 0], [0, 1], [0, 0], [0, -1], [1, 1]]])
+    y = torch.tensor([[1.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: foreground_background_loss(x, h.to(torch.int8), y, 0.5), f)
+
+
+def test_contrast_never_looks_at_padding():
+    # a video without labels: its frames are background, what lies behind its end is not
+    h = torch.tensor([[[1], [1], [0]], [[0], [-1], [-1]]], dtype=torch.int8)
+    y = torch.tensor([[1.0], [0.0]])
+    f = torch.randn(2, 3, 4)
+    other = f.clone()
+    other[1, 1:] = 5 * torch.randn(2, 4)
+    assert foreground_background_loss(f, h, y) == foreground_background_loss(other, h, y)
+
+
+def test_taught_loss_is_equation_5():
+    torch.manual_seed(0)
+    logit, feature = torch.randn(2, 4, 3), torch.randn(2, 4, 5)
+    y = torch.tensor([[1.0, 0, 0], [1, 0, 0]])
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    h = ternary_labels(torch.tensor([0.9, 0.9, 0.1, 0.5])[None, :, None].expand(2, 4, 3), y, mask, 0.6, 0.4)
+    output = BranchOutput(logit, *squash(logit, "sigmoid"), feature)
+    kd = distillation_loss(output.log_p_BTC, output.log_not_p_BTC, h, y)
+    fb = foreground_background_loss(feature, h, y, 0.5)
+    assert kd > 0 and fb > 0
+    loss, terms = taught_loss(output, h, y, LossSettings(fb=0.05, temperature=0.5))
+    assert terms == {"kd": kd, "fb": fb} and loss.item() == pytest.approx((kd + 0.05 * fb).item(), rel=1e-6)
+    for settings, expected in ((LossSettings(kd=2, fb=0), 2 * kd), (LossSettings(kd=0, fb=3, temperature=0.5), 3 * fb)):
+        loss, terms = taught_loss(output, h, y, settings)
+        assert len(terms) == 1 and loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_contrast_hand_case_and_gradient():

@@ -48,8 +48,8 @@ class Config:
     sandbox: SandboxSettings = SandboxSettings()
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, got {self.seed}")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
 
 
 def load_config(name: str, overrides: Sequence[str] = ()) -> Config:

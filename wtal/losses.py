@@ -6,7 +6,9 @@ Legend: B videos, T snippets, C classes, D feature width, N confident frames of 
 import torch
 from torch import Tensor
 
+from wtal.models.branch import BranchOutput
 from wtal.pseudo_labels import BACKGROUND, FOREGROUND
+from wtal.training.settings import LossSettings
 
 
 def bag_cross_entropy(video_logit_BC: Tensor, label_BC: Tensor) -> Tensor:
@@ -17,6 +19,31 @@ def bag_cross_entropy(video_logit_BC: Tensor, label_BC: Tensor) -> Tensor:
     """
     target_BC = label_BC / label_BC.sum(-1, keepdim=True).clamp(min=1)
     return -(target_BC * video_logit_BC.log_softmax(-1)).sum(-1).mean()
+
+
+def taught_loss(
+    output: BranchOutput,
+    pseudo_BTC: Tensor,
+    label_BC: Tensor,
+    settings: LossSettings,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Equation (5): `L_all = L_kd(H', P) + lambda * L_fb(Psi+, Psi-)`, of the branch that is being taught.
+
+    `pseudo_BTC` is what the other branch says (4). Weights, tau and the forms of the terms are `settings`; a term of
+    weight 0 is left out. Returns the loss and the terms without their weights.
+    """
+    terms: dict[str, Tensor] = {}
+    if settings.kd:
+        terms["kd"] = distillation_loss(
+            output.log_p_BTC, output.log_not_p_BTC, pseudo_BTC, label_BC, settings.kd_balance
+        )
+    if settings.fb:
+        terms["fb"] = foreground_background_loss(
+            output.feature_BTD, pseudo_BTC, label_BC, settings.temperature, settings.fb_max_frames, generator
+        )
+    weighted = [getattr(settings, name) * value for name, value in terms.items()]
+    return torch.stack(weighted).sum(), terms
 
 
 def distillation_loss(
@@ -69,10 +96,14 @@ def foreground_background_loss(
     foreground_BTC = (pseudo_BTC == FOREGROUND) & own_BTC
     is_foreground_BT = foreground_BTC.any(-1)
     is_background_BT = ((pseudo_BTC == BACKGROUND) | ~own_BTC).all(-1) & ~is_foreground_BT
+    # padding is uncertain for every class, also in a video without labels
+    is_background_BT &= (pseudo_BTC == BACKGROUND).any(-1)
     anchor = _choose(is_foreground_BT.flatten().nonzero()[:, 0], max_frames, generator)
     negative = _choose(is_background_BT.flatten().nonzero()[:, 0], max_frames, generator)
 
-    feature_ND = torch.nn.functional.normalize(feature_BTD.flatten(0, 1).float(), dim=-1)
+    # half precision is too coarse for exp(1 / tau)
+    precise = torch.promote_types(feature_BTD.dtype, torch.float32)
+    feature_ND = torch.nn.functional.normalize(feature_BTD.flatten(0, 1).to(precise), dim=-1)
     class_NC = foreground_BTC.flatten(0, 1)[anchor].float()
     same_NN = class_NC @ class_NC.T > 0
     same_NN.fill_diagonal_(False)

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
 from feature_extraction.store import encode_id
-from wtal.config import Config
+from wtal.config import Config, read_yaml
 from wtal.strict import build, dump, plain
 
 PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
@@ -69,7 +67,7 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.is_file():
             raise UserError(f"{self.path}: no config.yaml; this is not a run folder (`wtal train` makes one)")
-        return build(Config, yaml.safe_load(file.read_text(encoding="utf-8")))
+        return build(Config, read_yaml(file))
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / "manifest.json")
@@ -83,6 +81,9 @@ class RunFolder:
         if (self.path / "config.yaml").is_file():
             self._check_same(config, inputs)
             return True
+        for half in self.path.glob(".*.part"):
+            # what a kill left of the files below
+            half.unlink(missing_ok=True)
         if self.path.is_dir() and any(entry.name not in BESIDE for entry in self.path.iterdir()):
             raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with out=FOLDER")
         write_json(self.path / "manifest.json", manifest(config, inputs))
@@ -92,7 +93,7 @@ class RunFolder:
         return False
 
     def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
-        before = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        before = read_yaml(self.path / "config.yaml")
         # the folder itself may be written in another way (relative, absolute): it is this one
         difference = first_difference({**before, "out": ""}, {**plain(config), "out": ""})
         if difference is None:
@@ -110,8 +111,14 @@ class RunFolder:
         """All whole lines of metrics.jsonl; a line that a kill cut short is left out."""
         if not self.metrics.is_file():
             return []
-        lines = self.metrics.read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines if line]
+        records = []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                raise UserError(f"{self.metrics}: line {number} is not JSON; remove that line") from None
+        return records
 
     def rewind(self, step: int) -> None:
         """Drop the metrics that a run resumed at `step` writes again: later steps', and the next phase's labels."""

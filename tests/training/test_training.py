@@ -86,7 +86,8 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(make_config, monkeypatch, 
 )
 def test_every_variant_resumes_exactly(make_config, monkeypatch, sections):
     unbroken, _ = train(make_config("unbroken", **sections))
-    killed = train_killed_at(monkeypatch, make_config("killed", **sections), {7, 16, 29})
+    # resumed inside the warm-up (at step 4), B1 (16), F1 (20) and B2 (28)
+    killed = train_killed_at(monkeypatch, make_config("killed", **sections), {7, 20, 28, 38})
     assert same(weights(unbroken), weights(killed))
     assert unbroken.records() == killed.records()
 
@@ -143,12 +144,118 @@ def test_selection_looks_at_held_out_training_videos_only(make_config, world):
         train(make_config("none", training={"select": "held_out"}))
 
 
-def test_accumulated_parts_train_and_differ_only_in_the_batch_losses(make_config):
-    whole, _ = train(make_config("whole", cbp={"dropout_in": 0.0, "dropout_out": 0.0}))
-    parts, _ = train(make_config("parts", cbp={"dropout_in": 0.0, "dropout_out": 0.0}, optimizer={"accumulate": 3}))
-    first = [next(r for r in run.records() if r["kind"] == "train") for run in (whole, parts)]
-    # equation (1) is a mean over videos, so the warm-up's loss does not depend on how a batch is cut
-    assert first[0]["loss"] == pytest.approx(first[1]["loss"], rel=0.2)
+@pytest.mark.parametrize("accumulate", [2, 3, 6])
+def test_accumulated_parts_are_the_whole_batch_where_the_loss_is_a_mean_over_videos(make_config, accumulate):
+    # equation (1) is one, so no step of the warm-up depends on how a batch (and its crops to 20) is cut
+    sections = {"cbp": {"dropout_in": 0.0, "dropout_out": 0.0}, "training": {"log_steps": 1}}
+    sections["schedule"] = {"strategy": "warmup_only"}
+    whole, _ = train(make_config("whole", **sections, optimizer={"snippets": 20}))
+    parts, _ = train(make_config("parts", **sections, optimizer={"snippets": 20, "accumulate": accumulate}))
+    losses = [[r["loss"] for r in run.records() if r["kind"] == "train"] for run in (whole, parts)]
+    assert len(losses[0]) == 12 and losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_every_part_begins_with_pairs_of_one_class(make_config, monkeypatch):
+    seen = []
+    original = Trainer._train_step
+
+    def looking(self, phase, batches, pseudo):
+        if phase.kind == "warmup":
+            seen.extend(batches)
+        return original(self, phase, batches, pseudo)
+
+    monkeypatch.setattr(Trainer, "_train_step", looking)
+    train(make_config(cbp={"name": "co2net"}, optimizer={"batch": 10, "accumulate": 2}))
+    assert len(seen) == 24 and all(len(batch.videos) == 5 for batch in seen)
+    for batch in seen:
+        for i in (0, 2):
+            assert (batch.label_BC[i] * batch.label_BC[i + 1]).sum() > 0 and batch.videos[i] != batch.videos[i + 1]
+
+
+def test_a_lost_checkpoint_of_a_phase_is_not_made_up(make_config):
+    run, _ = train(make_config())
+    (run.checkpoints / "B1.pt").unlink()
+    log = run.metrics.read_bytes()
+    with pytest.raises(UserError, match=r"B1.pt: missing, though this run trained past it \(to step 36\)"):
+        train(make_config())
+    assert not (run.checkpoints / "B1.pt").exists() and run.metrics.read_bytes() == log
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b"", b"text\n", {"other": 1}, [1, 2], {"step": 3, "students": {"cbp": {}}}, {"step": 3, "students": [1]}],
+    ids=["empty", "text", "foreign", "list", "other networks", "no networks"],
+)
+def test_a_damaged_checkpoint_is_named(make_config, damage):
+    run, _ = train(make_config())
+    last = run.checkpoints / "last.pt"
+    last.write_bytes(damage) if isinstance(damage, bytes) else torch.save(damage, last)
+    with pytest.raises(UserError, match=r"last.pt: not a checkpoint of "):
+        train(make_config())
+
+
+def test_damaged_small_files_of_a_run_are_named(make_config):
+    run, _ = train(make_config())
+    lines = run.metrics.read_text().split("\n")
+    run.metrics.write_text("\n".join([lines[0], lines[1][:10], *lines[2:]]))
+    with pytest.raises(UserError, match=r"metrics.jsonl: line 2 is not JSON"):
+        run.records()
+    (run.path / "config.yaml").write_text("a: [1")
+    for reading in (run.config, lambda: train(make_config())):
+        with pytest.raises(UserError, match="config.yaml: not valid YAML"):
+            reading()
+
+
+def test_what_fails_before_training_leaves_no_run(make_config, world, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="TensorBoard is not installed"):
+        train(make_config("new", training={"tensorboard": True}))
+    assert not (world / "new").exists()
+    # what a kill leaves while the folder is being opened
+    (world / "new").mkdir()
+    (world / "new" / ".config.yaml.x1.part").write_text("out:")
+    run, _ = train(make_config("new"))
+    assert not list(run.path.glob(".*"))
+
+
+def test_a_vlp_that_had_no_steps_does_not_teach(make_config):
+    without, _ = train(make_config("without", schedule={"b_steps": 0, "rounds": 1}))
+    only_f, _ = train(make_config("only_f", schedule={"strategy": "only_f", "rounds": 1}))
+    labels = [
+        {**next(r for r in run.records() if r["phase"] == "F1" and r["kind"] == "pseudo_labels")}
+        for run in (without, only_f)
+    ]
+    assert labels[0] == labels[1]
+
+
+@pytest.mark.parametrize(
+    "section,name,value",
+    [
+        ("loss", "kd", -1.0), ("loss", "temperature", 0.0), ("loss", "fb_max_frames", 0), ("optimizer", "lr", -1.0),
+        ("optimizer", "vlp_lr", float("nan")), ("optimizer", "weight_decay", -1.0), ("optimizer", "clip_norm", -1.0),
+        ("optimizer", "snippets", 0), ("training", "checkpoint_steps", 0), ("training", "log_steps", 0),
+        ("training", "threads", -1),
+    ],
+)  # fmt: skip
+def test_impossible_numbers_are_refused_by_name(make_config, section, name, value):
+    with pytest.raises(UserError, match=rf"{section}\.{name} must be"):
+        make_config(**{section: {name: value}})
+
+
+def test_a_seed_too_large_and_losses_all_zero_are_refused(make_config):
+    with pytest.raises(UserError, match="seed must be from 0"):
+        make_config(seed=2**64)
+    with pytest.raises(UserError, match="loss.kd and loss.fb are both 0"):
+        make_config(loss={"kd": 0.0, "fb": 0.0})
+
+
+def test_weight_decay_through_the_gradient_is_another_optimiser(make_config):
+    def trained(out, decay, algorithm):
+        optimizer = {"weight_decay": decay, "algorithm": algorithm}
+        return weights(train(make_config(out, schedule={"strategy": "warmup_only"}, optimizer=optimizer))[0])
+
+    assert same(trained("a", 0.0, "adam"), trained("b", 0.0, "adamw"))
+    assert not same(trained("c", 0.1, "adam"), trained("d", 0.1, "adamw"))
 
 
 def test_bf16_trains(make_config):

@@ -1,6 +1,7 @@
 """Checkpoints: written whole or not at all, read without running code."""
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,17 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, stream)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, on the CPU. Raises `UserError` for a missing or foreign file."""
+def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, on the CPU. Raises `UserError` for a missing or foreign file, or one that
+    lacks one of `keys`."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; has `wtal train` got that far?") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a checkpoint of wtal ({str(error).splitlines()[0]})") from None
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: not a checkpoint of wtal ({reason})") from None
+    if not isinstance(state, dict) or (lacking := [key for key in keys if key not in state]):
+        what = f"no {lacking[0]!r} in it" if isinstance(state, dict) else f"it holds a {type(state).__name__}"
+        raise UserError(f"{path}: not a checkpoint of wtal ({what})")
+    return state

@@ -66,19 +66,13 @@ class TrainingVideos:
         chosen += rng.integers(len(self), size=batch - len(chosen)).tolist()
         return np.array(chosen)
 
-    def batch(
-        self,
-        videos: np.ndarray,
-        rows: slice,
-        seed: int,
-        step: int,
-        size: int,
-        sampling: str,
-        streams: Sequence[str],
-    ) -> Batch:
-        """At most `size` snippets of each video, drawn by `SAMPLINGS[sampling]`, padded to the longest of the batch."""
+    def crops(self, videos: np.ndarray, seed: int, step: int, size: int, sampling: str) -> list[np.ndarray]:
+        """At most `size` snippets of each of a step's videos, drawn by `SAMPLINGS[sampling]`: an index array each."""
         rng = np.random.default_rng([seed, 2, step])
-        snippets = [SAMPLINGS[sampling](int(self.lengths[video]), size, rng) for video in videos]
+        return [SAMPLINGS[sampling](int(self.lengths[video]), size, rng) for video in videos]
+
+    def batch(self, videos: np.ndarray, snippets: list[np.ndarray], rows: slice, streams: Sequence[str]) -> Batch:
+        """These snippets of these videos, padded to the longest; features of this process's `rows` alone."""
         lengths = np.array([len(index) for index in snippets])
         longest = int(lengths.max())
         mask_BT = torch.from_numpy(np.arange(longest)[None] < lengths[:, None])

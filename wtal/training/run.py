@@ -10,12 +10,13 @@ from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.load import load_annotations
 from wtal.datasets.splits import split
+from wtal.models.build import StreamedBranch
 from wtal.runs import RunFolder, file_input
 from wtal.training.assemble import build_branches, open_features, pick_device
 from wtal.training.data import TrainingVideos, label_matrix
 from wtal.training.distributed import Processes, join_processes, leave_processes
 from wtal.training.tracking import PhaseQuality, Tracker
-from wtal.training.trainer import Trainer, make_student
+from wtal.training.trainer import Student, Trainer, make_student
 
 
 def train(config: Config) -> tuple[RunFolder, list[str]]:
@@ -44,24 +45,26 @@ def _train(config: Config, device: torch.device, processes: Processes) -> tuple[
         raise UserError("training.select is 'held_out', but no training video is: set data.held_out, e.g. to 0.2")
     videos = training_videos(features, annotations, train_ids)
     branches = build_branches(config, features, annotations.classes, train_ids)
-    # only now, when nothing is wrong with the inputs, is anything written
+    students = {"cbp": _student(config, branches.cbp.to(device), config.optimizer.lr)}
+    if branches.vlp is not None:
+        students["vlp"] = _student(config, branches.vlp.to(device), config.optimizer.vlp_lr)
+        branches.raw_vlp.to(device)
+    quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high, held_out)
     run = RunFolder(Path(config.out))
+    tracker = Tracker(run.path, config.training.tensorboard and processes.first)
+    trainer = Trainer(config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device)
+    # only now, when nothing is wrong with the inputs, is anything written
     if processes.first:
         run.open(config, inputs_of(config, features))
     processes.wait()
-    settings, ema = config.optimizer, config.pseudo_labels.ema
-    students = {"cbp": make_student(branches.cbp.to(device), settings.lr, settings.weight_decay, ema)}
-    if branches.vlp is not None:
-        students["vlp"] = make_student(branches.vlp.to(device), settings.vlp_lr, settings.weight_decay, ema)
-        branches.raw_vlp.to(device)
-    quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high, held_out)
-    tracker = Tracker(run.path, config.training.tensorboard and processes.first)
-    trainer = Trainer(
-        config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device
-    )
     trainer.fit()
     tracker.close()
     return run, [*missing, *also_missing]
+
+
+def _student(config: Config, branch: StreamedBranch, lr: float) -> Student:
+    settings = config.optimizer
+    return make_student(branch, lr, settings.weight_decay, config.pseudo_labels.ema, settings.algorithm)
 
 
 def training_videos(features: FeatureSet, annotations: AnnotationSet, ids: list[str]) -> TrainingVideos:

@@ -1,5 +1,6 @@
 """Settings of training: pseudo-labels, losses, the alternation, the optimiser."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,15 @@ class LossSettings:
     cls: float = 0.0
     """Weight of the CBP branch's own loss inside F steps. The paper's (5) has none."""
 
+    def __post_init__(self) -> None:
+        for name in ("kd", "fb", "cls"):
+            not_negative(f"loss.{name}", getattr(self, name))
+        if not self.kd and not self.fb:
+            raise UserError("loss.kd and loss.fb are both 0: B and F phases would train nothing; set one above 0")
+        if not (0 < self.temperature < math.inf):
+            raise UserError(f"loss.temperature must be above 0, got {self.temperature}")
+        at_least_one("loss.fb_max_frames", self.fb_max_frames)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleSettings:
@@ -76,18 +86,22 @@ class ScheduleSettings:
 class OptimizerSettings:
     """Adam, one for each branch."""
 
+    algorithm: Literal["adamw", "adam"] = "adamw"
+    """Where weight decay acts: on the weights (`adamw`), or through the gradient (`adam`, which the published code of
+    CO2-Net, UM and DELU uses). Without decay both are the same."""
     lr: float = 1e-4
     """Learning rate of the CBP branch."""
     vlp_lr: float = 1e-4
     """Learning rate of the VLP branch."""
     weight_decay: float = 0.0
-    """Decoupled, on both branches; learnt pooling exponents have none."""
+    """On both branches; learnt pooling exponents have none."""
     clip_norm: float = 0.0
     """Largest gradient norm; 0: no limit."""
     batch: int = 10
     """Videos in a step, over all processes. Silent in the paper; 10 is CO2-Net's."""
     accumulate: int = 1
-    """Parts that a step's batch is cut into to save memory; losses are averaged over the parts."""
+    """Parts that a step's batch is cut into to save memory; losses are averaged over the parts. The crops are those of
+    the whole batch; pairs of videos that share a class (CO2-Net, DELU) are drawn for each part."""
     slice: int = 0
     """Videos that pass through a network at a time; 0: a process's whole share. The result depends on this number and
     not on who computes a slice: one process equals N bit for bit at the same number (0 with N processes is
@@ -101,6 +115,9 @@ class OptimizerSettings:
     """Arithmetic of the networks."""
 
     def __post_init__(self) -> None:
+        for name in ("lr", "vlp_lr", "weight_decay", "clip_norm"):
+            not_negative(f"optimizer.{name}", getattr(self, name))
+        at_least_one("optimizer.snippets", self.snippets)
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise UserError(
                 f"optimizer.batch {self.batch} must be a positive multiple of optimizer.accumulate {self.accumulate}"
@@ -130,3 +147,20 @@ class TrainingSettings:
     """CPU threads; 0: torch's choice. Other numbers of threads may give other bits."""
     tensorboard: bool = False
     """Also write TensorBoard event files (extra `tensorboard`)."""
+
+    def __post_init__(self) -> None:
+        at_least_one("training.checkpoint_steps", self.checkpoint_steps)
+        at_least_one("training.log_steps", self.log_steps)
+        not_negative("training.threads", self.threads)
+
+
+def not_negative(name: str, value: float) -> None:
+    """Raises `UserError` for a setting below 0, infinite or not a number."""
+    if not 0 <= value < math.inf:
+        raise UserError(f"{name} must be a number of at least 0, got {value}")
+
+
+def at_least_one(name: str, value: int) -> None:
+    """Raises `UserError` for a setting below 1."""
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}")

@@ -86,7 +86,7 @@ class Tracker:
     """Copies numbers of metrics.jsonl to TensorBoard, if asked for."""
 
     def __init__(self, folder: Path, tensorboard: bool) -> None:
-        self.writer = None
+        self.folder, self.writer, self.make_writer = folder / "tensorboard", None, None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -94,12 +94,15 @@ class Tracker:
                 raise UserError(
                     "training.tensorboard is on, but TensorBoard is not installed: pip install 'wtal[tensorboard]'"
                 ) from None
-            self.writer = SummaryWriter(str(folder / "tensorboard"))
+            self.make_writer = SummaryWriter
 
     def log(self, record: dict[str, Any]) -> None:
         """Write the numbers of one record under `kind/name`."""
-        if self.writer is None:
+        if self.make_writer is None:
             return
+        if self.writer is None:
+            # not sooner: it writes into the run folder, which is made after everything was checked
+            self.writer = self.make_writer(str(self.folder))
         for name, value in record.items():
             if name != "step" and isinstance(value, (int, float)):
                 self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])

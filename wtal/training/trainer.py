@@ -10,6 +10,7 @@ import copy
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from feature_extraction.errors import RunFailure
+from feature_extraction.errors import RunFailure, UserError
 from wtal.config import Config
-from wtal.losses import distillation_loss, foreground_background_loss
+from wtal.losses import taught_loss
 from wtal.models.branch import BranchOutput
 from wtal.models.build import StreamedBranch
 from wtal.models.pooling import make_exponent_optimizer, parameter_groups
@@ -72,10 +73,15 @@ class Student:
                     mean.copy_(value)
 
 
-def make_student(branch: StreamedBranch, lr: float, weight_decay: float, ema: float) -> Student:
+ALGORITHMS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+
+
+def make_student(
+    branch: StreamedBranch, lr: float, weight_decay: float, ema: float, algorithm: str = "adamw"
+) -> Student:
     """A branch with Adam on its trainable weights and the exponents' own optimiser where it has some."""
     ordinary, _ = parameter_groups(branch)
-    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(ordinary, lr=lr, weight_decay=weight_decay)]
+    optimizers = [ALGORITHMS[algorithm](ordinary, lr=lr, weight_decay=weight_decay)]
     if exponents := make_exponent_optimizer(branch):
         optimizers.append(exponents)
     average = copy.deepcopy(branch).requires_grad_(False) if ema else None
@@ -122,10 +128,24 @@ class Trainer:
             tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
         ):
             for phase in self.phases:
-                done = (self.run.checkpoints / f"{phase.name}.pt").is_file() and self.step >= phase.end
-                self.processes.wait()
-                if not done:
+                if not self._is_done(phase):
                     self._run_phase(phase, loader, bar)
+
+    def _is_done(self, phase: Phase) -> bool:
+        file = self._checkpoint(phase)
+        done = file.is_file() and self.step >= phase.end
+        if not done and self.step > phase.first and self.step >= phase.end:
+            # the weights at its end are gone; those of now would be taken for them
+            raise UserError(
+                f"{file}: missing, though this run trained past it (to step {self.step}); put the file back, or train "
+                "in another folder with out=FOLDER"
+            )
+        # no process may begin a phase, and write its file, while another still asks whether it is there
+        self.processes.wait()
+        return done
+
+    def _checkpoint(self, phase: Phase) -> Path:
+        return self.run.checkpoints / f"{phase.name}.pt"
 
     def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: tqdm) -> None:
         pseudo = self._pseudo_labels(phase)
@@ -148,23 +168,18 @@ class Trainer:
 
     def _load(self, phase: Phase, step: int) -> list[Batch]:
         settings, seed = self.config.optimizer, self.config.seed
+        part = settings.batch // settings.accumulate
         if phase.kind == "warmup" and self.students["cbp"].branch.pair_sampling:
-            videos = self.videos.paired(seed, step, settings.batch)
+            parts = range(step * settings.accumulate, (step + 1) * settings.accumulate)
+            videos = np.concatenate([self.videos.paired(seed, number, part) for number in parts])
         else:
             videos = self.videos.shuffled(seed, step, settings.batch)
-        part = settings.batch // settings.accumulate
+        snippets = self.videos.crops(videos, seed, step, settings.snippets, settings.sampling)
         rows = self.processes.slice(part)
+        streams = self.students[phase.trains].branch.streams
         return [
-            self.videos.batch(
-                videos[i : i + part],
-                rows,
-                seed,
-                step * settings.accumulate + n,
-                settings.snippets,
-                settings.sampling,
-                self.students[phase.trains].branch.streams,
-            )
-            for n, i in enumerate(range(0, settings.batch, part))
+            self.videos.batch(videos[i : i + part], snippets[i : i + part], rows, streams)
+            for i in range(0, settings.batch, part)
         ]
 
     def _train_step(self, phase: Phase, batches: list[Batch], pseudo: list[np.ndarray] | None) -> dict[str, float]:
@@ -214,17 +229,8 @@ class Trainer:
             progress = self.step / max(1, phase.steps)
             return branch.branch.own_loss(output, label_BC, mask_BT, progress)
         label_BTC = crop_labels(pseudo, batch, UNCERTAIN).to(device)
-        terms: dict[str, Tensor] = {}
-        if settings.kd:
-            terms["kd"] = distillation_loss(
-                output.log_p_BTC, output.log_not_p_BTC, label_BTC, label_BC, settings.kd_balance
-            )
-        if settings.fb:
-            generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step) + 1)
-            terms["fb"] = foreground_background_loss(
-                output.feature_BTD, label_BTC, label_BC, settings.temperature, settings.fb_max_frames, generator
-            )
-        loss = sum((getattr(settings, name) * value for name, value in terms.items()), torch.zeros((), device=device))
+        generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step) + 1)
+        loss, terms = taught_loss(output, label_BTC, label_BC, settings, generator)
         if settings.cls and phase.kind == "F":
             own, _ = branch.branch.own_loss(output, label_BC, mask_BT, 1.0)
             terms["cls"] = own
@@ -243,7 +249,7 @@ class Trainer:
     def _pseudo_labels(self, phase: Phase) -> list[np.ndarray] | None:
         if phase.kind == "warmup":
             return None
-        before = [p.kind for p in self.phases if p.end <= phase.first]
+        before = [p.kind for p in self.phases if p.end <= phase.first and p.steps]
         taught = {"cbp": "F" in before, "vlp": "B" in before}
         name = "cbp" if phase.kind == "B" else "vlp"
         teacher = self.students[name].teacher
@@ -252,9 +258,19 @@ class Trainer:
             teacher = self.raw_vlp
         labels = self._teach(teacher, taught[name])
         if self.config.pseudo_labels.agreement == "drop":
-            own = self._teach(self.students[phase.trains].branch, taught[phase.trains])
+            own = self._teach(self._at_start(phase), taught[phase.trains])
             labels = drop_contradictions(labels, own)
         return labels
+
+    def _at_start(self, phase: Phase) -> StreamedBranch:
+        """The branch that `phase` trains, as it was before it: a run resumed inside the phase is past that."""
+        branch = self.students[phase.trains].branch
+        if self.step == phase.first:
+            return branch
+        before = self._checkpoint(self.phases[self.phases.index(phase) - 1])
+        branch = copy.deepcopy(branch)
+        branch.load_state_dict(load_checkpoint(before, [phase.trains])[phase.trains])
+        return branch
 
     def _teach(self, teacher: StreamedBranch, taught: bool) -> list[np.ndarray]:
         videos = self.videos
@@ -284,7 +300,7 @@ class Trainer:
         self._log(record)
         if self.processes.first:
             weights = {name: student.branch.state_dict() for name, student in self.students.items()}
-            save_checkpoint(self.run.checkpoints / f"{phase.name}.pt", {"step": self.step, **weights})
+            save_checkpoint(self._checkpoint(phase), {"step": self.step, **weights})
         self._save("last")
 
     def _log(self, record: dict[str, Any]) -> None:
@@ -301,11 +317,20 @@ class Trainer:
     def _resume(self) -> None:
         path = self.run.checkpoints / "last.pt"
         if path.is_file():
-            state = load_checkpoint(path)
+            state = load_checkpoint(path, ["step", "students"])
+            try:
+                for key, student in self.students.items():
+                    student.restore(state["students"][key])
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                raise UserError(
+                    f"{path}: not a checkpoint of this run's networks ({' '.join(str(error).split())[:120]}); remove "
+                    "the run folder and train again"
+                ) from None
             self.step = state["step"]
-            for key, student in self.students.items():
-                student.restore(state["students"][key])
         if self.processes.first:
+            for half in self.run.checkpoints.glob(".*.part"):
+                # what a kill left of a checkpoint
+                half.unlink(missing_ok=True)
             self.run.rewind(self.step if path.is_file() else -1)
         self.processes.wait()
 
