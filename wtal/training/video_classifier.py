@@ -28,6 +28,7 @@ from wtal.inference.scores import VideoScores
 from wtal.losses_pooling import class_summed_loss
 from wtal.models.video_classifier import VideoClassifier, VideoClassifierSettings
 from wtal.strict import build, plain
+from wtal.training.checkpoint import load_checkpoint
 from wtal.training.data import TrainingVideos, label_matrix
 
 
@@ -105,9 +106,7 @@ def train_video_classifier(
     )
     done = 0
     if (folder / "state.pt").is_file():
-        state = torch.load(folder / "state.pt", weights_only=True)
-        model.load_state_dict(state["model"]), optimizer.load_state_dict(state["optimizer"])
-        done = state["epochs"]
+        done = _restore(folder / "state.pt", model, optimizer)
     steps = math.ceil(len(videos) / settings.batch)
     model.train()
     for epoch in tqdm(
@@ -118,7 +117,8 @@ def train_video_classifier(
         total = 0.0
         for step in range(epoch * steps, (epoch + 1) * steps):
             chosen = videos.shuffled(seed, step, min(settings.batch, len(videos)))
-            batch = videos.batch(chosen, slice(None), seed, step, settings.snippets, "consecutive", streams)
+            snippets = videos.crops(chosen, seed, step, settings.snippets, "consecutive")
+            batch = videos.batch(chosen, snippets, slice(None), streams)
             optimizer.zero_grad()
             feature_BTD = torch.cat([batch.feature[name] for name in streams], dim=2)
             loss = class_summed_loss(model(feature_BTD, batch.mask_BT), batch.label_BC)
@@ -148,18 +148,42 @@ def load_video_classifier(folder: Path) -> TrainedVideoClassifier:
         settings = build(VideoClassifierTraining, description["settings"])
         classes, dims = tuple(description["classes"]), dict(description["streams"])
         model = VideoClassifier(settings.model, tuple(dims.values()), len(classes))
-        state = torch.load(folder / "state.pt", weights_only=True)
-        model.load_state_dict(state["model"])
-    except FileNotFoundError:
-        raise UserError(f"{folder}: no state.pt; finish `wtal train-video-classifier` first") from None
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise UserError(f"{folder}: not a trained video classifier ({str(error).splitlines()[0]})") from None
-    if state["epochs"] < settings.epochs:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}/settings.json: not of a video classifier ({_reason(error)})") from None
+    if not (folder / "state.pt").is_file():
+        raise UserError(f"{folder}: no state.pt; finish `wtal train-video-classifier` first")
+    epochs = _restore(folder / "state.pt", model)
+    if epochs < settings.epochs:
         raise UserError(
-            f"{folder}: trained {state['epochs']} of {settings.epochs} epochs; "
+            f"{folder}: trained {epochs} of {settings.epochs} epochs; "
             "run `wtal train-video-classifier` again"
         )
     return TrainedVideoClassifier(model.eval(), classes, tuple(dims))
+
+
+def _restore(path: Path, model: VideoClassifier, optimizer: torch.optim.Optimizer | None = None) -> int:
+    """Put the saved weights, and the optimiser's state where one is given, in place; returns the finished epochs.
+
+    Raises `UserError` for a file that is damaged or of another network.
+    """
+    try:
+        state = load_checkpoint(path)
+        model.load_state_dict(state["model"])
+        if optimizer is not None:
+            optimizer.load_state_dict(state["optimizer"])
+        return int(state["epochs"])
+    except UserError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = _reason(error)
+    raise UserError(
+        f"{path}: not the state of this video classifier ({reason}); delete it, and `wtal train-video-classifier` "
+        "trains it from the start"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def replace_video_scores(
