@@ -10,7 +10,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, help="where to write the predictions (ActivityNet JSON)")
     parser.add_argument("--video", nargs="+", type=Path, default=[], metavar="FILE", help="predict these instead")
     parser.add_argument("--row", default="ours", help="whose detections: ours, cbp_warmup, vlp_raw, vlp")
-    parser.add_argument("--features", type=Path, help="feature store to read instead of the configuration's")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        help="feature store to read instead of the configuration's (the run's own scores and summary stay as they "
+        "are); with --video, where the features of the new videos are kept (default: RUN/features-new)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
