@@ -1,21 +1,19 @@
 """The paper's tables as lists of variants: settings to change, and whose detections to measure.
 
-A variant's run is found again by its settings, so tables share runs, and a second call does only what is missing.
+A variant's run is found again by its settings, so tables share runs, and a second call does only what is missing. Runs
+of other inputs (annotations, feature streams) are refused; a measurement keeps the inputs that it was made from.
 """
 
 import csv
 import io
-import multiprocessing
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, hash8, read_json, write_json
+from feature_extraction.files import atomic_write, read_json, write_json
+from wtal.ablation_runs import Job, result_file, run_all, shaping_hash, with_known_runs
 from wtal.config import Config, load_config
 from wtal.models.pooling import POOLINGS
 from wtal.strict import build, override, plain
@@ -104,30 +102,26 @@ TABLES: dict[str, list[Variant]] = {
 }
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training run and all measurements wanted of it."""
-
-    config: Config
-    measures: tuple[tuple[str, tuple[str, ...]], ...]
-    """(row, inference settings) pairs."""
-
-
 def run_table(
     name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int
 ) -> dict:
     """Train and measure what is missing of a table; returns it as data (see `collect`), also written to `out`.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
+    Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
+    and for runs in `out` that were made from others.
     """
     if name not in TABLES:
         raise UserError(f"unknown table {name!r}; allowed: {', '.join(TABLES)}")
     if not seeds:
         raise UserError("no seed given; give at least one, for example --seeds 0 1 2")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"a seed is given twice ({', '.join(map(str, seeds))}): it would count as two trainings")
     base = load_config(config_name, overrides)
-    wanted = jobs_of(TABLES[name], base, seeds, out)
-    _run_all(list(wanted.values()), jobs, name)
-    table = collect(name, TABLES[name], base, seeds, out)
+    configs = configurations(TABLES[name], base, seeds, out)
+    _check_rows(name, TABLES[name], configs)
+    left_out = run_all(list(jobs_of(TABLES[name], configs).values()), jobs, name)
+    table = collect(name, TABLES[name], base.evaluation.protocol, configs, left_out)
     write_json(out / f"{name}.json", table)
     with atomic_write(out / f"{name}.md", "w") as stream:
         stream.write(markdown(table))
@@ -139,113 +133,107 @@ def run_table(
 def variant_config(base: Config, variant: Variant, seed: int, out: Path) -> Config:
     """A variant's configuration, with a run folder named by the hash of everything that shapes its training."""
     changed = build(Config, override(plain(base), [*variant.train, f"seed={seed}", "training.threads=1"]))
-    shaping = {k: v for k, v in plain(changed).items() if k not in ("out", "inference", "evaluation", "sandbox")}
-    return build(Config, {**plain(changed), "out": str(out / "runs" / hash8(shaping))})
+    return build(Config, {**plain(changed), "out": str(out / "runs" / shaping_hash(changed))})
 
 
-def jobs_of(variants: Iterable[Variant], base: Config, seeds: Sequence[int], out: Path) -> dict[str, Job]:
+Configurations = dict[tuple[str, int], Config]
+
+
+def configurations(variants: Sequence[Variant], base: Config, seeds: Sequence[int], out: Path) -> Configurations:
+    """(variant's name, seed) -> its configuration, in the run folder that holds its run or will."""
+    configs = {
+        (variant.name, seed): variant_config(base, variant, seed, out) for variant in variants for seed in seeds
+    }
+    return with_known_runs(configs, out / "runs")
+
+
+def jobs_of(variants: Sequence[Variant], configs: Configurations) -> dict[str, Job]:
     """Run folder to job; variants that differ in row or inference only share one."""
     measures: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
-    configs: dict[str, Config] = {}
+    by_folder: dict[str, Config] = {}
     for variant in variants:
-        for seed in seeds:
-            config = variant_config(base, variant, seed, out)
-            configs[config.out] = config
-            measures.setdefault(config.out, {})[variant.row, variant.infer] = None
-    return {folder: Job(config, tuple(measures[folder])) for folder, config in configs.items()}
+        for (name, _), config in configs.items():
+            if name == variant.name:
+                by_folder[config.out] = config
+                measures.setdefault(config.out, {})[variant.row, variant.infer] = None
+    return {folder: Job(config, tuple(measures[folder])) for folder, config in by_folder.items()}
 
 
-def result_file(config: Config, row: str, infer: tuple[str, ...]) -> Path:
-    """Where a measurement is kept. Its name holds the inference and evaluation settings it was made with."""
-    key = hash8([plain(config.inference), plain(config.evaluation), list(infer)])
-    return Path(config.out) / "results" / f"{row}-{key}.json"
+def _check_rows(table: str, variants: Sequence[Variant], configs: Configurations) -> None:
+    from wtal.prediction import check_row
+
+    for variant in variants:
+        config = next(config for (name, _), config in configs.items() if name == variant.name)
+        try:
+            check_row(build(Config, override(plain(config), variant.infer)), variant.row)
+        except UserError as error:
+            raise UserError(
+                f"{table}, {variant.name!r} with schedule.strategy={config.schedule.strategy}: {error}"
+            ) from None
 
 
-def _run_all(jobs: Sequence[Job], parallel: int, title: str) -> None:
-    left = [job for job in jobs if any(not result_file(job.config, *measure).is_file() for measure in job.measures)]
-    if not left:
-        return
-    bar = tqdm(total=len(left), desc=title, unit="run", disable=None)
-    if parallel <= 1:
-        for job in left:
-            execute(job)
-            bar.update()
-        return
-    # spawn: a fork of a process with running torch threads can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(parallel, len(left)), mp_context=context) as pool:
-        for done in as_completed([pool.submit(execute, job) for job in left]):
-            done.result()
-            bar.update()
+def collect(
+    name: str, variants: Sequence[Variant], protocol: str, configs: Configurations, left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """The measurements of a table: per variant, mean and spread over seeds of every figure, and each seed's values.
 
-
-def execute(job: Job) -> None:
-    """Train a job's run and write each of its measurements."""
-    from wtal.datasets.annotations import AnnotationSet
-    from wtal.datasets.load import load_annotations
-    from wtal.datasets.splits import split
-    from wtal.prediction import load_scores, other_row, predict_run
-    from wtal.summary import measure
-    from wtal.training.run import train
-
-    config = job.config
-    run, _ = train(config)
-    predict_run(run, run.predictions, "ours", (), None)
-    test = split(load_annotations(config.data), config.data).test
-    truth = AnnotationSet(test.classes, {key: video for key, video in test.videos.items() if video.instances})
-    for row, infer in job.measures:
-        changed = build(Config, override(plain(config), infer))
-        other = other_row(config)
-        values = measure(
-            changed,
-            truth,
-            load_scores(run, row, list(truth.videos)),
-            load_scores(run, other, list(truth.videos)) if other else None,
-        )
-        ends = [record for record in run.records() if record["kind"] == "phase_end"]
-        exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
-        write_json(result_file(config, row, infer), {**values, **exponents})
-
-
-def collect(name: str, variants: Sequence[Variant], base: Config, seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """The measurements of a table: per variant, mean and spread over seeds of every figure, and each seed's values."""
+    The spread of a single seed is None. `left_out`: videos without features, by part (see `run_all`).
+    """
+    seeds = list(dict.fromkeys(seed for _, seed in configs))
     lines = []
     for variant in variants:
         results = []
         for seed in seeds:
-            config = variant_config(base, variant, seed, out)
-            results.append(read_json(result_file(config, variant.row, variant.infer)))
+            result = read_json(result_file(configs[variant.name, seed], variant.row, variant.infer))
+            results.append({key: value for key, value in result.items() if key != "inputs"})
         flat = [{**{f"mAP@{k}": v for k, v in r["mAP"].items()}, **_numbers(r)} for r in results]
-        figures = {
-            key: dict(zip(("mean", "spread"), mean_and_spread([f[key] for f in flat]), strict=True)) for key in flat[0]
-        }
+        figures = {}
+        for key in flat[0]:
+            mean, spread = mean_and_spread([f[key] for f in flat])
+            figures[key] = {"mean": mean, "spread": spread if len(flat) > 1 else None}
         by_seed = dict(zip(map(str, seeds), results, strict=True))
         lines.append({"name": variant.name, "figures": figures, "seeds": by_seed})
-    return {"table": name, "protocol": base.evaluation.protocol, "seeds": list(seeds), "rows": lines}
+    return {"table": name, "protocol": protocol, "seeds": seeds, "left_out": dict(left_out), "rows": lines}
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
     return {key: result[key] for key in ("average_mAP", "fg_miou", "bg_miou")}
 
 
+TITLES = {"average_mAP": "average", "fg_miou": "fg mIoU", "bg_miou": "bg mIoU"}
+
+
 def markdown(table: Mapping[str, Any]) -> str:
-    """A Markdown table in percent, `mean ± spread` (sample standard deviation over seeds)."""
+    """A Markdown table in percent, `mean ± spread` (sample standard deviation over seeds), every measured tIoU."""
     keys = list(table["rows"][0]["figures"])
-    lines = [
+    lines = [["", *(TITLES.get(key, key) for key in keys)]]
+    lines += [[row["name"], *(_cell(row["figures"][key]) for key in keys)] for row in table["rows"]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    said = [
         f"{table['table']}, protocol `{table['protocol']}`, seeds {', '.join(map(str, table['seeds']))}; percent, "
         "mean ± standard deviation",
-        "",
-        "| | " + " | ".join(keys) + " |",
-        "|---|" + "---|" * len(keys),
     ]
-    for row in table["rows"]:
-        cells = [f"{100 * row['figures'][k]['mean']:.1f} ± {100 * row['figures'][k]['spread']:.1f}" for k in keys]
-        lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    if phrase := left_out_phrase(table):
+        said += ["", phrase]
+    rows = ["| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([*said, "", rows[0], rule, *rows[1:]]) + "\n"
+
+
+def _cell(figure: Mapping[str, float | None]) -> str:
+    # one value has no spread, which is not a spread of 0
+    spread = "–" if figure["spread"] is None else f"{100 * figure['spread']:.1f}"
+    return f"{100 * figure['mean']:.1f} ± {spread}"
+
+
+def left_out_phrase(table: Mapping[str, Any]) -> str:
+    """How many videos have no features and are in none of the figures; empty where all have."""
+    counts = [f"{count} {part}" for part, count in table["left_out"].items() if count]
+    return f"without features, and left out: {' and '.join(counts)} videos" if counts else ""
 
 
 def comma_separated(table: Mapping[str, Any]) -> str:
-    """The same as CSV: name, then mean and spread of each figure, as fractions."""
+    """The same as CSV: name, then mean and spread of each figure, as fractions; no spread: an empty field."""
     keys = list(table["rows"][0]["figures"])
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

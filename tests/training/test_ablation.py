@@ -5,8 +5,8 @@ import statistics
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal import ablation
-from wtal.ablation import TABLES, comma_separated, jobs_of, markdown, run_table, variant_config
+from wtal import ablation_runs
+from wtal.ablation import TABLES, comma_separated, configurations, jobs_of, markdown, run_table, variant_config
 from wtal.config import load_config
 from wtal.strict import dump
 
@@ -18,11 +18,15 @@ def config_file(make_config, world):
     return str(path)
 
 
+def jobs(table, base, seeds, world):
+    return jobs_of(TABLES[table], configurations(TABLES[table], base, seeds, world / "ablate"))
+
+
 def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world):
     base = load_config(config_file)
-    assert len(jobs_of(TABLES["table3"], base, [0, 1], world / "ablate")) == 2
+    assert len(jobs("table3", base, [0, 1], world)) == 2
     # alternate, only_f and only_b, whatever the fusion
-    assert len(jobs_of(TABLES["table4"], base, [0], world / "ablate")) == 3
+    assert len(jobs("table4", base, [0], world)) == 3
     ours = variant_config(base, TABLES["table3"][-1], 0, world / "ablate")
     assert ours.out == variant_config(base, TABLES["table5"][-1], 0, world / "ablate").out
     assert ours.out != variant_config(base, TABLES["table3"][-1], 1, world / "ablate").out
@@ -51,7 +55,7 @@ def test_table4_runs_resumes_and_reports(config_file, world, monkeypatch):
     assert (out / "table4.md").read_text() == markdown(table)
     assert (out / "table4.csv").read_text() == comma_separated(table)
 
-    monkeypatch.setattr(ablation, "execute", lambda job: pytest.fail("a finished run was run again"))
+    monkeypatch.setattr(ablation_runs, "execute", lambda job: pytest.fail("a finished run was run again"))
     assert run_table("table4", config_file, [], [0, 1], out, jobs=1) == table
 
 

@@ -19,9 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from wtal.ablation import markdown, run_table
+    from feature_extraction.errors import PartialFailure
+    from wtal.ablation import left_out_phrase, markdown, run_table
 
     out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
     table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs)
     print(json.dumps(table, indent=1) if options.json else markdown(table), end="\n" if options.json else "")
+    if phrase := left_out_phrase(table):
+        raise PartialFailure(f"{options.table}: {phrase}; to have them too, extract them and choose another --out")
     return 0
