@@ -17,6 +17,8 @@ import numpy as np
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video import UnreadableVideo
 
+_PACKAGES = str(Path(__file__).resolve().parents[1])
+
 Message = tuple[str, Any]
 """("begin", grid frames promised), ("frames", uint8 [N, H, W, 3]), ("restart", reason), or, last, ("done", what is
 known of the video)."""
@@ -95,11 +97,12 @@ class DecodeProcess:
         self._errors = tempfile.TemporaryFile()
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(place for place in sys.path if place),
+            "PYTHONPATH": os.pathsep.join([*(place for place in sys.path if place), _PACKAGES]),
             "OMP_NUM_THREADS": "1",
         }
+        # -P: else Python looks for modules in the current folder first, which may be a stranger's folder of videos
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "feature_extraction.decode_child", str(theirs.fileno())],
+            [sys.executable, "-P", "-m", "feature_extraction.decode_child", str(theirs.fileno())],
             pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=self._errors, env=environment,
         )  # fmt: skip

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,8 +19,9 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     After a kill at any moment `path` holds its old content or the new one, never a part.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    handle, temporary = in_folder(
+        path.parent, lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+    )
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
@@ -28,9 +29,24 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, temporary):
+            error.filename, error.filename2 = str(path), None  # a full disk's error names no file by itself
         raise
+
+
+def in_folder(folder: Path, act: Callable[[], Any]) -> Any:
+    """What `act` returns, with `folder` made where it is missing: another process may remove empty ones any time."""
+    for _ in range(20):
+        try:
+            return act()
+        except FileNotFoundError:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileNotFoundError:
+                continue  # its parent went away in between
+    return act()
 
 
 def _umask() -> int:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import in_folder
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
@@ -71,7 +72,7 @@ class Claims:
 
     def __init__(self, store: Path, heartbeat: float = HEARTBEAT_SECONDS, stale: float = STALE_SECONDS) -> None:
         self.folder = Path(store) / ".work" / "claims"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        in_folder(self.folder, lambda: os.stat(self.folder))
         self.stale = stale
         self._owner = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._held: set[str] = set()
@@ -88,7 +89,10 @@ class Claims:
         path = self._path(video_id)
         for _ in range(2):
             try:
-                handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                # A worker that ends removes the folder where it is empty
+                handle = in_folder(
+                    self.folder, lambda: os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+                )
             except FileExistsError:
                 if not self._abandoned(path):
                     return False
@@ -123,7 +127,7 @@ class Claims:
     def _now(self) -> float:
         """The file system's own clock: machines that share it may disagree about the time."""
         probe = self.folder / f".clock-{self._owner['token']}"
-        probe.touch()
+        in_folder(self.folder, probe.touch)
         return probe.stat().st_mtime
 
     def _clear(self, path: Path) -> None:

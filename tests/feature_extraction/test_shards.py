@@ -93,3 +93,15 @@ def test_the_heartbeat_keeps_a_claim_fresh(tmp_path):
         claims._stop.wait(0.05)
     assert path.stat().st_mtime > 0
     claims.close()
+
+
+def test_a_worker_that_ends_takes_the_folder_from_under_another(tmp_path):
+    one, two = Claims(tmp_path), Claims(tmp_path)
+    one.close()
+    assert not (tmp_path / ".work").exists()
+    assert two.take("v") and (tmp_path / ".work/claims/v.claim").exists()
+    two.give_up("v")
+    Claims(tmp_path).close()
+    two._now()
+    two.close()
+    assert not (tmp_path / ".work").exists()

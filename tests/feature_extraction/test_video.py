@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -257,3 +258,14 @@ def test_times_that_span_ages_are_refused(tmp_path, write_video, gray_steps):
         decode(path, max_frames=1000)
     with pytest.raises(UnreadableVideo, match="max_pixels"):
         decode(path, max_pixels=1000)
+
+
+def test_code_beside_the_videos_is_not_run(tmp_path, write_video, gray_steps, monkeypatch):
+    """A folder of videos from elsewhere may hold an av.py, and people change into such folders."""
+    write_video(tmp_path / "a.mp4", gray_steps(3))
+    for name in ("av.py", "decord.py", "json.py"):
+        (tmp_path / name).write_text("open('ran', 'w'); raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    assert len(decode(Path("a.mp4"), decoder="pyav")[0]) == 3
+    assert not (tmp_path / "ran").exists()
