@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from feature_extraction.errors import UserError
+from wtal.models.branch import attended, log_complement, squash
 from wtal.models.build import BACKBONES, PLUG_INS, build_cbp
-from wtal.models.cbp.consensus import coactivity_loss, mil_loss, suppress, topk_mean
+from wtal.models.cbp.consensus import coactivity_loss, guidance, mil_loss, smoothed, suppress, topk_mean
 from wtal.models.cbp.evidential import evidential_loss, uncertainty_guided
+from wtal.models.cbp.magnitude import scaled_magnitude
+from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, MagnitudeSettings
 from wtal.models.settings import CBPSettings
 
 DIMS = {"rgb": 8, "flow": 8, "clip": 6}
@@ -170,3 +173,179 @@ def test_pairs_of_the_sampler_share_a_class():
         for first in (0, 2, 4):
             assert (label[chosen[first]] * label[chosen[first + 1]]).any() and chosen[first] != chosen[first + 1]
     assert not np.array_equal(videos.paired(0, 0, 10), videos.paired(1, 0, 10))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_bf16_scores_and_gradients_are_finite(name, activation):
+    branch = branch_of(name, activation=activation)
+    feature, mask, _ = batch()
+    # large features: probabilities that bfloat16 cannot tell from 0 and 1
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = branch({key: 30 * value for key, value in feature.items()}, mask)
+    assert output.log_p_BTC.dtype == output.log_not_p_BTC.dtype == torch.float32
+    assert torch.isfinite(output.log_p_BTC).all() and torch.isfinite(output.log_not_p_BTC).all()
+    (output.log_p_BTC + output.log_not_p_BTC)[mask].mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in branch.parameters() if p.grad is not None)
+
+
+def test_complement_of_a_sure_bf16_probability():
+    # bfloat16 has no number between 0.996 and 1, so the bound 1 - 1e-6 must be taken in float32
+    log_not_p = log_complement(torch.tensor([0.0, -1e-3, -1e-4], dtype=torch.bfloat16))
+    expected = [math.log(1e-6), math.log(1e-3), math.log(1e-4)]
+    assert log_not_p.tolist() == pytest.approx(expected, rel=0.01)
+    log_p, log_not_p = squash(torch.tensor([[20.0, 0.0]], dtype=torch.bfloat16), "softmax")
+    assert log_not_p[0].tolist() == pytest.approx([math.log(1e-6), math.log1p(-math.exp(-20))], rel=0.01, abs=1e-6)
+
+
+def test_softmax_shares_with_the_background_class():
+    logit, background = torch.tensor([[[math.log(2.0), 0.0]]]), torch.tensor([[math.log(5.0)]])
+    attention = torch.tensor([[0.5]])
+    log_p, log_not_p = attended(logit, attention, "softmax", background)
+    # 2, 1 and 5 of 8, times the attention of a half
+    assert log_p.exp().flatten().tolist() == pytest.approx([1 / 8, 1 / 16])
+    assert log_not_p.exp().flatten().tolist() == pytest.approx([7 / 8, 15 / 16])
+    assert torch.equal(attended(logit, attention, "sigmoid", background)[0], attended(logit, attention, "sigmoid")[0])
+
+
+@pytest.mark.parametrize("name", ["co2net", "delu"])
+def test_consensus_probability_is_softmax_over_classes_and_background_times_attention(name):
+    branch = branch_of(name, activation="softmax").eval()
+    feature, mask, _ = batch()
+    output = branch(feature, mask)
+    expected = output.extra["logit_BTK"].softmax(-1)[..., :-1] * output.attention_BT[..., None]
+    torch.testing.assert_close(output.p_BTC, expected)
+
+
+def test_um_probability_by_either_activation():
+    feature, mask, _ = batch()
+    for activation, squashed in (("sigmoid", torch.sigmoid), ("softmax", lambda x: x.softmax(-1))):
+        output = branch_of("um", activation=activation).eval()(feature, mask)
+        expected = squashed(output.extra["class_BTC"]) * output.attention_BT[..., None].clamp(min=1e-6)
+        torch.testing.assert_close(output.p_BTC, expected)
+
+
+def test_um_scales_by_the_mean_of_action_and_background():
+    # 18 snippets of magnitudes 1 to 18: action the largest 18 // 9 = 2 (mean 17.5), background the smallest 18 // 4 = 4
+    # (mean 2.5); 2 more are padding
+    order = torch.randperm(18, generator=torch.Generator().manual_seed(0))
+    magnitude = torch.cat([order + 1.0, torch.tensor([99.0, -99.0])])[None]
+    mask = torch.arange(20)[None] < 18
+    scaled = scaled_magnitude(magnitude, mask, 9, 4)[0]
+    expected = [min(max((m - 2.5) / 15, 0.0), 1.0) for m in (order + 1.0).tolist()] + [0.0, 0.0]
+    assert scaled.tolist() == pytest.approx(expected, abs=1e-6)
+    assert scaled_magnitude(torch.full((1, 5), 3.0), torch.ones(1, 5, dtype=torch.bool), 9, 4).tolist() == [[0.0] * 5]
+
+
+def test_um_is_as_wide_as_its_input_and_its_margin_follows():
+    net = branch_of("um").branch
+    assert net.feature_dim == 16 and net.margin == pytest.approx(100 * math.sqrt(16 / 2048))
+    published = build_cbp(CBPSettings(name="um"), {"rgb": 1024, "flow": 1024}, 2, "clip").branch
+    assert published.feature_dim == 2048 and published.margin == 100
+    own = branch_of("um", um=MagnitudeSettings(width=10, margin=7.0, action_ratio=3)).branch
+    assert (own.feature_dim, own.margin, own.action_ratio, own.background_ratio) == (10, 7.0, 3, 4)
+    assert branch_of("um", um_margin=5.0).branch.margin == 5
+
+
+def test_um_loss_weights_are_settings():
+    feature, mask, label = batch()
+    net = branch_of("um", um=MagnitudeSettings(margin=5.0, magnitude_weight=0.25, background_weight=2.0))
+    loss, terms = net.branch.own_loss(net(feature, mask), label, mask, 0.0)
+    torch.testing.assert_close(loss, terms["bag"] + 0.25 * terms["magnitude"] + 2 * terms["uniform"])
+
+
+@pytest.mark.parametrize(
+    "name,settings,weights",
+    [
+        ("co2net", {}, {"mil": 1, "coactivity": 1, "mutual": 1, "norm": 0.8, "guide": 0.8}),
+        ("co2net", {"co2net": ConsensusSettings(coactivity=0.5, mutual=0, norm=3, guide=0.25)},
+         {"mil": 1, "coactivity": 0.5, "mutual": 0, "norm": 3, "guide": 0.25}),
+        ("delu", {}, {"mil": 1, "coactivity": 1, "mutual": 1, "norm": 0.8, "guide": 0.4, "evidential": 1.3,
+                      "uncertainty": 0.4}),
+        ("delu", {"delu": EvidentialSettings(evidential=2, uncertainty=0.1, guide=0.7)},
+         {"mil": 1, "coactivity": 1, "mutual": 1, "norm": 0.8, "guide": 0.7, "evidential": 2, "uncertainty": 0.1}),
+    ],
+)  # fmt: skip
+def test_consensus_loss_weights_are_settings(name, settings, weights):
+    feature, mask, label = batch()
+    net = branch_of(name, **settings)
+    loss, terms = net.branch.own_loss(net(feature, mask), label, mask, 0.3)
+    assert terms.keys() == weights.keys()
+    torch.testing.assert_close(loss, sum(weights[key] * value for key, value in terms.items()))
+
+
+def test_ratios_and_amplitude_reach_the_losses():
+    feature, mask, label = batch()
+    net = branch_of("delu", delu=EvidentialSettings(topk_ratio=5, amplitude=0.2, attention_ratio=3)).eval()
+    output = net(feature, mask)
+    _, terms = net.branch.own_loss(output, label, mask, 0.0)
+    suppressed = suppress(output.extra["logit_BTK"], output.attention_BT)
+    attentions = [output.attention_BT, output.extra["rgb_attention_BT"], output.extra["flow_attention_BT"]]
+    guide = sum(guidance(output.extra["logit_BTK"], attention) for attention in attentions) / 3
+    torch.testing.assert_close(terms["uncertainty"], uncertainty_guided(suppressed, guide, mask, 0.0, 0.2))
+    torch.testing.assert_close(
+        terms["evidential"], evidential_loss(suppressed[..., :-1], output.attention_BT, label, mask, 3)
+    )
+    both = mil_loss(output.extra["logit_BTK"], F.pad(label, (0, 1), value=1.0), mask, 5)
+    torch.testing.assert_close(terms["mil"], both + mil_loss(suppressed, F.pad(label, (0, 1)), mask, 5))
+
+
+def test_smoothing_counts_zeros_beyond_the_ends():
+    score = torch.tensor([[[3.0], [6.0], [9.0], [100.0]]])
+    mask = torch.tensor([[True, True, True, False]])
+    assert smoothed(score, mask, 3)[0, :3, 0].tolist() == pytest.approx([3.0, 6.0, 5.0])
+
+
+@pytest.mark.parametrize("name,settings", [("co2net", ConsensusSettings), ("delu", EvidentialSettings)])
+def test_smoothed_scores_and_attention(name, settings):
+    feature, mask, _ = batch()
+    plain, smooth = (branch_of(name, **{name: settings(smooth=size)}).eval() for size in (0, 3))
+    before, after = plain(feature, mask), smooth(feature, mask)
+    torch.testing.assert_close(after.extra["logit_BTK"], smoothed(before.extra["logit_BTK"], mask, 3))
+    torch.testing.assert_close(after.attention_BT, smoothed(before.attention_BT[..., None], mask, 3)[..., 0])
+    row, length = 3, 5
+    alone = smooth({k: v[row : row + 1, :length] for k, v in feature.items()}, mask[row : row + 1, :length])
+    torch.testing.assert_close(after.p_BTC[row, :length], alone.p_BTC[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["co2net", "delu"])
+def test_streams_of_two_widths_are_not_split_in_the_middle(name):
+    with pytest.raises(UserError, match="two streams of equal width, got rgb of 8, flow of 6"):
+        build_cbp(CBPSettings(name=name), {"rgb": 8, "flow": 6}, 3, "clip")
+    with pytest.raises(UserError, match="early_fusion 'concatenation' does not fit cbp.name"):
+        CBPSettings(name=name, early_fusion="concatenation")
+    fused = branch_of(name, early_fusion="average").eval()
+    feature, mask, _ = batch()
+    changed = fused(feature | {"clip": torch.zeros_like(feature["clip"])}, mask).logit_BTC
+    assert not torch.equal(fused(feature, mask).logit_BTC, changed)
+
+
+def test_early_fusion_of_a_stream_that_is_there_is_refused():
+    with pytest.raises(UserError, match="early_fusion 'average' adds vlp.stream 'clip', which is in cbp.streams"):
+        build_cbp(CBPSettings(streams=("rgb", "clip"), early_fusion="average"), DIMS, 3, "clip")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropouts_are_the_architectures_own_or_as_set(name):
+    feature, mask, _ = batch()
+    still = branch_of(name, dropout_in=0.0, dropout_out=0.0)
+    if name in BACKBONES:
+        backbone = branch_of(name).branch.backbone
+        assert (backbone.dropout_in.probability, backbone.dropout_out.probability) == (0.5, 0.6)
+        assert torch.equal(still(feature, mask).logit_BTC, still.eval()(feature, mask).logit_BTC)
+        return
+    network = {"delu": lambda b: b.network}.get(name, lambda b: b)
+
+    def probabilities(branch):
+        net = network(branch.branch)
+        last = [net.drop_features] if name == "um" else list(net.drops)
+        return [net.drop_input.probability, *(drop.probability for drop in last)]
+
+    own = probabilities(branch_of(name))
+    assert own == [0.0] + [0.7] * (len(own) - 1)
+    assert probabilities(branch_of(name, dropout_in=0.1, dropout_out=0.2)) == [0.1] + [0.2] * (len(own) - 1)
+    # the input's dropout really drops: here everything else stands still
+    wet = branch_of(name, dropout_in=0.5).eval()
+    network(wet.branch).drop_input.train()
+    key = "class_BTC" if name == "um" else "logit_BTK"
+    assert not torch.equal(wet(feature, mask).extra[key], wet(feature, mask).extra[key])

@@ -9,7 +9,9 @@ import torch.nn.functional as F
 
 from feature_extraction.clip import import_open_clip, load_clip
 from feature_extraction.errors import UserError
+from wtal.models.build import build_vlp, fixed_text
 from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, spaced, template_embeddings
+from wtal.models.settings import VLPSettings
 from wtal.models.vlp import VLP
 
 NAMES = ("CleanAndJerk", "Golf_Swing", "jump")
@@ -120,3 +122,32 @@ def test_padding_does_not_matter_and_video_probability_is_of_the_top():
     torch.testing.assert_close(padded.p_BTC[:, :16], alone.p_BTC)
     expected = alone.logit_BTC[0].sort(0, descending=True).values[:2].mean(0).softmax(-1)
     torch.testing.assert_close(branch.video_probability(padded, mask)[0], expected)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
+def test_bf16_scores_and_gradients_are_finite(activation):
+    torch.manual_seed(0)
+    branch = VLP(FixedText(torch.eye(3, 8)), 8, 1, 2, 2, 0.0, 100.0, True, -20.0, activation)
+    feature = torch.eye(3, 8)[torch.tensor([[0, 1, 2, 0, 1]])] + 0.01 * torch.randn(1, 5, 8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = branch(feature, torch.ones(1, 5, dtype=torch.bool))
+    assert output.log_p_BTC.dtype == output.log_not_p_BTC.dtype == torch.float32
+    assert torch.isfinite(output.log_p_BTC).all() and torch.isfinite(output.log_not_p_BTC).all()
+    (output.log_p_BTC + output.log_not_p_BTC).mean().backward()
+    assert all(torch.isfinite(p.grad).all() for p in branch.parameters() if p.grad is not None)
+
+
+def test_texts_are_those_that_vlp_text_names(clip, tmp_path):
+    template = VLPSettings(text="template", template="a clip of {}", heads=2)
+    expected = clip.encode_texts([f"a clip of {spaced(name)}" for name in NAMES])
+    torch.testing.assert_close(fixed_text(template, NAMES, clip), expected)
+    own = torch.randn(3, 16)
+    np.savez(tmp_path / "t.npz", names=np.array(NAMES), embeddings=own.numpy())
+    precomputed = VLPSettings(text="precomputed", text_embeddings=str(tmp_path / "t.npz"), heads=2)
+    torch.testing.assert_close(fixed_text(precomputed, NAMES, None), own)
+
+
+def test_heads_that_do_not_divide_the_embedding_are_named(clip):
+    with pytest.raises(UserError, match="vlp.heads 3 does not divide 16, the width of stream 'clip'"):
+        build_vlp(VLPSettings(text="template", heads=3), 16, NAMES, clip, -1.0, 10.0)
+    assert build_vlp(VLPSettings(text="template", heads=3, layers=0), 16, NAMES, clip, -1.0, 10.0).feature_dim == 16
