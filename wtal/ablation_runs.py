@@ -18,6 +18,7 @@ from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
 from wtal.config import Config
 from wtal.datasets.annotations import AnnotationSet
+from wtal.models.settings import OWN, PUBLISHED
 from wtal.runs import RunFolder, first_difference
 from wtal.strict import build, override, plain
 from wtal.training.schedule import plan
@@ -57,7 +58,11 @@ class Inputs:
 
 def shaping_hash(config: Config) -> str:
     """Hash of everything that shapes a run's training."""
-    return hash8({k: v for k, v in plain(config).items() if k not in ("out", "inference", "evaluation", "sandbox")})
+    return _hash(plain(config))
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hash8({k: v for k, v in values.items() if k not in ("out", "inference", "evaluation", "sandbox")})
 
 
 def with_known_runs(configs: Mapping[Key, Config], folder: Path) -> dict[Key, Config]:
@@ -75,13 +80,25 @@ def with_known_runs(configs: Mapping[Key, Config], folder: Path) -> dict[Key, Co
         except UserError:
             continue  # of a version whose settings are not today's: no run of these configurations
         if finished(run, config):
-            known[shaping_hash(config)] = run.path
+            known[_meaning(config)] = run.path
     return {
         key: config
-        if Path(config.out).is_dir() or (name := shaping_hash(config)) not in known
+        if Path(config.out).is_dir() or (name := _meaning(config)) not in known
         else replace(config, out=str(known[name]))
         for key, config in configs.items()
     }
+
+
+def _meaning(config: Config) -> str:
+    """`shaping_hash`, but the same for settings that are written in two ways and mean one thing."""
+    values = plain(config)
+    if config.cbp.name in OWN:
+        cbp = {key: value for key, value in values["cbp"].items() if key not in (*PUBLISHED, "um_margin")}
+        # before a null was allowed, these were the defaults
+        for name, default in (("dropout_in", 0.5), ("dropout_out", 0.6)):
+            cbp[name] = default if cbp[name] is None else cbp[name]
+        values["cbp"] = cbp
+    return _hash(values)
 
 
 def finished(run: RunFolder, config: Config) -> bool:

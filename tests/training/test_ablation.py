@@ -1,12 +1,18 @@
-"""Ablation tables: which runs they share, that a second call trains nothing, mean and spread from the seeds' values."""
+"""Ablation tables: which runs they share, that a second call trains nothing, mean and spread from the seeds' values,
+and what becomes of changed inputs, missing features and runs of an older version."""
 
+import csv
+import json
 import statistics
 
 import pytest
+import yaml
 
 from feature_extraction.errors import UserError
+from feature_extraction.store import open_streams
 from wtal import ablation_runs
 from wtal.ablation import TABLES, comma_separated, configurations, jobs_of, markdown, run_table, variant_config
+from wtal.cli import main
 from wtal.config import load_config
 from wtal.strict import dump
 
@@ -64,3 +70,110 @@ def test_bad_requests_are_named(config_file, world):
         run_table("table9", config_file, [], [0], world, 1)
     with pytest.raises(UserError, match="no seed"):
         run_table("table4", config_file, [], [], world, 1)
+    with pytest.raises(UserError, match="seed is given twice"):
+        run_table("table4", config_file, [], [0, 1, 0], world, 1)
+
+
+QUICK = ["schedule.warmup_steps=2", "schedule.rounds=1", "schedule.b_steps=2", "schedule.f_steps=2"]
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """`no_training()`: from now on a test that trains fails."""
+
+    def forbid():
+        monkeypatch.setattr("wtal.training.run.train", lambda config: pytest.fail("trained"))
+
+    return forbid
+
+
+def test_other_inputs_are_refused_and_never_given_old_numbers(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    path = world / "annotations.json"
+    before = path.read_text()
+    content = json.loads(before)
+    for video in content["database"].values():
+        for annotation in video["annotations"]:
+            annotation["segment"] = [0.0, 0.64]
+    path.write_text(json.dumps(content))
+    no_training()
+    with pytest.raises(UserError, match=r"trained from other inputs \(inputs.annotations was .*--out"):
+        run_table("table3", config_file, QUICK, [0], out, 1)
+    path.write_text(before)
+    assert run_table("table3", config_file, QUICK, [0], out, 1) == first
+
+
+def test_results_of_an_older_version_are_measured_again_without_training(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    (folder,) = (out / "runs").iterdir()
+    # as an older version left it: a folder of another name, settings that did not exist, no inputs in the results
+    old = folder.rename(folder.with_name("0ld0ld00"))
+    config = yaml.safe_load((old / "config.yaml").read_text())
+    del config["vlp"]["more"], config["vlp"]["input_length"]
+    (old / "config.yaml").write_text(yaml.safe_dump(config))
+    for path in old.glob("scores/*.json"):
+        path.unlink()
+    for path in old.glob("results/*.json"):
+        result = json.loads(path.read_text())
+        del result["inputs"]
+        path.write_text(json.dumps({**result, "average_mAP": 99.0}))
+    no_training()
+    assert run_table("table3", config_file, QUICK, [0], out, 1) == first
+    assert [path.name for path in (out / "runs").iterdir()] == ["0ld0ld00"]
+
+
+def test_other_inference_settings_are_measured_on_the_runs_that_are_there(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    no_training()
+    other = run_table("table3", config_file, [*QUICK, "inference.thresholds=[0.9]"], [0], out, 1)
+    assert other["rows"][0]["seeds"] != first["rows"][0]["seeds"]
+
+
+def test_test_videos_without_features_are_left_out_and_counted(config_file, world, capsys):
+    (stream,) = open_streams(world / "features", ["rgb"]).values()
+    stream.array_path("validation_12").unlink()
+    out = world / "ablate"
+    command = ["ablate", "table3", config_file, *QUICK, "--seeds", "0", "--jobs", "1", "--out", str(out)]
+    assert main([*command, "data.missing=error"]) == 2
+    assert "validation_12" in capsys.readouterr().err
+    assert main([*command, "data.missing=skip"]) == 3
+    shown = capsys.readouterr()
+    assert "without features, and left out: 1 test videos" in shown.out
+    assert shown.err.count("left out: 1 test videos") == 1 and "Traceback" not in shown.err
+    table = json.loads((out / "table3.json").read_text())
+    assert table["left_out"] == {"test": 1, "training": 0}
+
+    # the same as an annotation without that video
+    path = world / "annotations.json"
+    content = json.loads(path.read_text())
+    del content["database"]["validation_12"]
+    path.write_text(json.dumps(content))
+    assert run_table("table3", config_file, QUICK, [0], world / "other", 1)["rows"] == table["rows"]
+
+
+def test_a_row_that_the_strategy_lacks_is_refused_before_training(config_file, world, no_training):
+    no_training()
+    with pytest.raises(UserError, match="'VLP after the last B step' with schedule.strategy=warmup_only: row 'vlp'"):
+        run_table("table3", config_file, ["schedule.strategy=warmup_only"], [0], world / "ablate", 1)
+
+
+def test_tables_have_every_threshold_and_no_spread_of_one_seed(config_file, world):
+    out = world / "ablate"
+    table = run_table("table3", config_file, QUICK, [0], out, 1)
+    with open(out / "table3.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    wanted = [f"mAP@0.{n}" for n in range(1, 8)]
+    lines = (out / "table3.md").read_text().splitlines()
+    header = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert header == ["", *wanted, "average", "fg mIoU", "bg mIoU"]
+    assert len({len(line) for line in lines[2:]}) == 1, "columns are aligned"
+    for row, line, kept in zip(rows, lines[4:], table["rows"], strict=True):
+        figures = kept["seeds"]["0"]
+        values = [figures["mAP"][name.removeprefix("mAP@")] for name in wanted] + [figures["average_mAP"]]
+        assert [float(row[f"{name} mean"]) for name in [*wanted, "average_mAP"]] == values
+        assert {row[f"{name} spread"] for name in [*wanted, "average_mAP"]} == {""}
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1:9] == [f"{100 * value:.1f} ± –" for value in values]
