@@ -73,6 +73,7 @@ def serve(connection: Connection) -> None:
 
 def _decode(request: dict[str, Any], sender: _Sender) -> None:
     path = Path(request["path"])
+    before = _stamp(path)
     info = video.probe(path)
     if info.width * info.height > request["max_pixels"]:
         raise video.UnreadableVideo(
@@ -98,7 +99,7 @@ def _decode(request: dict[str, Any], sender: _Sender) -> None:
         kind="done", decoder=decoder, frames=sampler.emitted, source_frames=sampler.read,
         duration=round(sampler.duration, 6), codec=info.codec, pixel_format=info.pixel_format,
         width=info.width, height=info.height, rotation=info.rotation, source_fps=round(info.fps, 6),
-        truncated=broken or None, **_fingerprint(path, sender),
+        truncated=broken or None, **_fingerprint(path, before, sender),
     )  # fmt: skip
 
 
@@ -136,16 +137,32 @@ def _send_frames(path: Path, decoder: str, request: dict[str, Any], sender: _Sen
     return sampler, broken
 
 
-def _fingerprint(path: Path, sender: _Sender) -> dict[str, Any]:
-    """Size in bytes and SHA-256 of the source."""
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size in bytes and time of change of a file."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None  # `probe` says why
+    return status.st_size, status.st_mtime_ns
+
+
+def _fingerprint(path: Path, before: tuple[int, int] | None, sender: _Sender) -> dict[str, Any]:
+    """Size in bytes, time of change and SHA-256 of the source, which must be as it was `before`."""
     digest, size = hashlib.sha256(), 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-            size += len(block)
-            if size % (1 << 29) == 0:
-                sender.beat()
-    return {"size": size, "sha256": digest.hexdigest()}
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
+                size += len(block)
+                if size % (1 << 29) == 0:
+                    sender.beat()
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise video.UnreadableVideo(f"cannot be read ({error.strerror})") from None
+    if _stamp(path) != before:
+        raise video.UnreadableVideo("was changed while it was read; run the command again once it is whole")
+    return {"size": size, "mtime_ns": before[1], "sha256": digest.hexdigest()}
 
 
 def main() -> None:

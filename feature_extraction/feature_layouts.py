@@ -4,8 +4,6 @@ Shape suffixes: S source vectors over time, D features.
 """
 
 import re
-import tokenize
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import read_json
+from feature_extraction.files import map_array, read_json
 from feature_extraction.object_arrays import object_array_length, read_object_array
 
 
@@ -91,18 +89,12 @@ def _names(folder: Path) -> list[str]:
 
 def _load(path: Path) -> np.ndarray:
     try:
-        with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
-            warnings.simplefilter("ignore")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of several arrays")
-        return array
+        return map_array(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, TypeError, LookupError, OSError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except (ValueError, OSError) as error:
         pickled = "Python objects" in str(error)
-        reason = " ".join(str(error).split())[:120]
-        reason = "pickled objects, which are not read" if pickled else f"not a readable array ({reason})"
+        reason = "pickled objects, which are not read" if pickled else f"not a readable array ({error})"
         raise UserError(f"{path}: {reason}") from None
 
 

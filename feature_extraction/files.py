@@ -4,10 +4,13 @@ import hashlib
 import json
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from feature_extraction.errors import UserError
 
@@ -73,6 +76,29 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def map_array(path: Path) -> np.ndarray:
+    """The array of a .npy file, mapped and read-only; nothing is unpickled.
+
+    Raises `OSError` for a file that cannot be opened and `ValueError`, with the reason in one line, for any other
+    content.
+    """
+    with open(path, "rb") as stream:
+        start = stream.read(6)
+    if start[:4] == b"PK\x03\x04":
+        raise ValueError("an archive, expected one array")
+    if start != b"\x93NUMPY":
+        raise ValueError("no .npy file")
+    try:
+        with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
+            warnings.simplefilter("ignore")
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:
+        # A damaged header comes as anything from TokenError over MemoryError to AttributeError
+        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
 
 
 def sha256_file(path: Path) -> str:

@@ -105,7 +105,9 @@ class _Work:
         failures: FailureLog,
         summary: ExtractionSummary,
         bar: Progress,
+        accept_truncated: bool,
     ) -> None:
+        self.accept_truncated = accept_truncated
         self.todo = deque(files)
         self.held: list[VideoFile] = []
         self.streams, self.claims, self.failures = streams, claims, failures
@@ -117,8 +119,34 @@ class _Work:
         ]  # of writers that were killed
 
     def missing(self, file: VideoFile) -> list[str]:
-        """The streams that lack a video, or hold it of a source of another size."""
-        return [name for name, stream in self.streams.items() if not stream.holds(file.id, file.path)]
+        """The streams that lack a video, or hold it of another source, or less of it than is asked for."""
+        return [
+            name
+            for name, stream in self.streams.items()
+            if not stream.holds(file.id, file.path, self.accept_truncated)
+        ]
+
+    def drop_outdated(self, job: "_Job") -> str:
+        """After a failure: remove what an earlier content of the file left, which would pass for the video's.
+
+        Returns what is to be told of it.
+        """
+        outdated, kept = [], []
+        for name in job.missing:
+            stream = self.streams[name]
+            if job.file.id not in stream:
+                continue
+            if stream.is_of_another(job.file.id, job.file.path):
+                stream.discard(job.file.id)
+                outdated.append(name)
+            else:
+                kept.append(name)
+        return "".join(
+            f"; {text} ({', '.join(names)})"
+            for text, names in (("the features of its earlier content were removed", outdated),
+                                ("features of it are in the store", kept))
+            if names
+        )  # fmt: skip
 
     def next(self) -> _Job | str | None:
         """A claimed job; "waiting" where all that is left is in other workers' hands; None at the end."""
@@ -185,7 +213,7 @@ class Extractor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a batch a thread, see `NetworkPool`
         try:
-            work = _Work(files, streams, claims, failures, summary, bar)
+            work = _Work(files, streams, claims, failures, summary, bar, self.settings.accept_truncated)
             _Run(self, work, bar).go()
         finally:
             bar.close()
@@ -390,6 +418,7 @@ class _Run:
                     arrays, rest = None, (str(error), rest["frames"])
             if arrays is None:
                 reason, frames = rest
+                reason += work.drop_outdated(job)
                 work.failures.record(video_id, job.file.path, reason, frames)
                 self.summary.failed[video_id] = reason
                 self.bar.tell(f"extract: {job.file.path}: {reason}")

@@ -85,7 +85,11 @@ def plan(
     to_do, unreadable, seconds, snippets, frames, disk, unstated, done = [], {}, 0.0, 0, 0, 0, 0, 0
     shape = TIMED_SIZE
     for file in tqdm(files, unit="video", desc="look", disable=None):
-        missing = [name for name, stream in streams.items() if not stream.holds(file.id, file.path)]
+        missing = [
+            name
+            for name, stream in streams.items()
+            if not stream.holds(file.id, file.path, settings.accept_truncated)
+        ]
         if not missing:
             done += 1
             continue

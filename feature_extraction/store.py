@@ -9,6 +9,7 @@ Legend: T snippets, D feature dimensions.
 """
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, hash8, read_json, write_json
+from feature_extraction.files import atomic_write, hash8, map_array, read_json, sha256_file, write_json
 from feature_extraction.grid import TimeGrid
 
 # What may stand in a path but not in a file's name everywhere, and '%' itself.
@@ -96,14 +97,37 @@ class Stream:
     def __contains__(self, video_id: str) -> bool:
         return self.array_path(video_id).is_file()
 
-    def holds(self, video_id: str, source: Path) -> bool:
-        """Whether the features of this very source are there: finished, and made from a file of its size."""
+    def holds(self, video_id: str, source: Path, accept_truncated: bool = True) -> bool:
+        """Whether the features of this very source are there: finished, whole, and of a file with its content.
+
+        A file of the same size and time of change counts as the same; of the same size and another time it is
+        one by its SHA-256 (a sidecar that records no time counts by size). `accept_truncated` also takes what
+        was made of a video that breaks off.
+        """
         if video_id not in self:
             return False
         try:
-            return self.sidecar(video_id).get("size") == source.stat().st_size
-        except (UserError, OSError):
+            sidecar = self.sidecar(video_id)
+            if _is_of_another(sidecar, source) or sidecar.get("truncated") and not accept_truncated:
+                return False
+            return sidecar.get("T") == len(self.read(video_id))  # else a kill came between the two files
+        except (UserError, OSError, AttributeError):
             return False
+
+    def is_of_another(self, video_id: str, source: Path) -> bool | None:
+        """Whether what is recorded of a video was made from another file than `source` now is.
+
+        None where that cannot be told: no sidecar, or no source.
+        """
+        try:
+            return _is_of_another(self.sidecar(video_id), source)
+        except (UserError, OSError, AttributeError):
+            return None
+
+    def discard(self, video_id: str) -> None:
+        """Remove a video's features, the array first: without it the video is not done."""
+        self.array_path(video_id).unlink(missing_ok=True)
+        self.sidecar_path(video_id).unlink(missing_ok=True)
 
     def array_path(self, video_id: str) -> Path:
         """Where a video's array lies. Raises `UserError` for an id that would leave the folder."""
@@ -122,10 +146,10 @@ class Stream:
         """Features of a video, `[T, D]` float16, memory-mapped and read-only. Raises `UserError`."""
         path = self.array_path(video_id)
         try:
-            array_TD = np.load(path, mmap_mode="r", allow_pickle=False)
+            array_TD = map_array(path)
         except FileNotFoundError:
             raise UserError(f"{self.folder}: no features of video {video_id!r}; run `wtal extract`") from None
-        except (ValueError, OSError, EOFError) as error:
+        except (ValueError, OSError) as error:
             raise UserError(f"{path}: not a readable array ({error}); delete it and extract again") from None
         if array_TD.ndim != 2 or array_TD.shape[1] != self.dim or array_TD.dtype != np.float16:
             raise UserError(f"{path}: expected float16 [T, {self.dim}], found {array_TD.dtype} {list(array_TD.shape)}")
@@ -147,9 +171,21 @@ class Stream:
             half_TD = np.ascontiguousarray(array_TD, dtype=np.float16)
         if not np.isfinite(half_TD).all():
             raise UserError(f"{video_id}: {self.name} features hold NaN or values beyond float16 (65504)")
+        # Through memory: to a file that it knows numpy writes behind Python's back, and a full disk goes unnoticed
+        content = io.BytesIO()
+        np.save(content, half_TD, allow_pickle=False)
+        # An old array beside the new sidecar would pass for the new one after a kill
+        self.array_path(video_id).unlink(missing_ok=True)
         write_json(self.sidecar_path(video_id), {"T": len(half_TD), "fps": self.grid.fps, **sidecar})
         with atomic_write(self.array_path(video_id)) as file:
-            np.save(file, half_TD, allow_pickle=False)
+            file.write(content.getbuffer())
+
+
+def _is_of_another(sidecar: dict[str, Any], source: Path) -> bool:
+    now = source.stat()
+    if sidecar.get("size") != now.st_size:
+        return True
+    return sidecar.get("mtime_ns") not in (None, now.st_mtime_ns) and sidecar.get("sha256") != sha256_file(source)
 
 
 def open_stream_of(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:

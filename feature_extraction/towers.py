@@ -159,7 +159,11 @@ def _clip_tower(
 
 
 def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: str) -> dict[str, Any]:
-    """What made a stream's numbers, as JSON data: two stores with equal identities hold equal features."""
+    """What made a stream's numbers, as JSON data: with equal identities equal videos have equal features.
+
+    Two choices are left out: batch sizes, which move a few features by a last bit of float16, and
+    `accept_truncated`, which changes which videos are there; a sidecar's `truncated` says so of each.
+    """
     decoders = {"auto": ("decord", "pyav"), "decord": ("decord",), "pyav": ("pyav",)}[settings.decoder]
     made: dict[str, Any] = {
         "version": VERSION,

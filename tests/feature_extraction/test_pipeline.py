@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -131,6 +132,40 @@ def test_a_changed_video_is_extracted_anew(tmp_path, write_video, gray_steps, br
         write_video(tmp_path / "in.mp4", gray_steps(count, step=3))
         assert extractor.run(list_videos(tmp_path / "in.mp4"), tmp_path / "out").done == ["in"]
     assert open_streams(tmp_path / "out")["rgb"].sidecar("in")["frames"] == 40
+
+
+def test_what_a_file_no_longer_shows_is_not_left_in_the_store(tmp_path, write_video, gray_steps, brightness_towers):
+    extractor = Extractor(SMALL, brightness_towers, CPU)
+    write_video(tmp_path / "in.mp4", gray_steps(20))
+    extractor.run(list_videos(tmp_path / "in.mp4"), tmp_path / "out")
+    (tmp_path / "in.mp4").write_text("no video any more")
+    summary = extractor.run(list_videos(tmp_path / "in.mp4"), tmp_path / "out")
+    assert "earlier content were removed (rgb, flow, clip)" in summary.failed["in"]
+    assert all(stream.ids() == [] for stream in open_streams(tmp_path / "out").values())
+
+
+def test_a_truncated_video_is_tried_again_without_the_option(tmp_path, write_video, brightness_towers):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 48, 64, 3), np.uint8)
+    whole = write_video(tmp_path / "in.mkv", noise).read_bytes()
+    (tmp_path / "in.mkv").write_bytes(whole[: len(whole) // 2])
+    files = list_videos(tmp_path / "in.mkv")
+    loose = replace(SMALL, accept_truncated=True)
+    assert Extractor(loose, brightness_towers, CPU).run(files, tmp_path / "out").done == ["in"]
+    assert Extractor(loose, brightness_towers, CPU).run(files, tmp_path / "out").present == ["in"]
+    summary = Extractor(SMALL, brightness_towers, CPU).run(files, tmp_path / "out")
+    assert "breaks off" in summary.failed["in"] and "features of it are in the store" in summary.failed["in"]
+    assert open_streams(tmp_path / "out")["rgb"].ids() == ["in"]
+
+
+def test_a_video_that_grows_while_it_is_read_fails(tmp_path, write_video, gray_steps):
+    from feature_extraction.decode_child import _fingerprint, _stamp
+
+    path = write_video(tmp_path / "in.mp4", gray_steps(5))
+    before = _stamp(path)
+    assert _fingerprint(path, before, None)["size"] == path.stat().st_size
+    path.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(UnreadableVideo, match="was changed while"):
+        _fingerprint(path, before, None)
 
 
 def test_a_stream_added_later_is_the_only_one_made(tmp_path, write_video, gray_steps, brightness_towers):

@@ -1,7 +1,10 @@
 """The feature store: ids, whole-or-absent files, what is refused."""
 
+import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,3 +114,76 @@ def test_failures_are_gathered_from_records(tmp_path):
     assert [entry["reason"] for entry in log.read()] == ["is empty"]
     log.forget("a")
     assert log.gather() == [] and not (tmp_path / "store" / "failures.jsonl").exists()
+
+
+def test_another_content_of_the_same_size_is_another_video(tmp_path):
+    stream, source = create_stream(tmp_path, "rgb", IDENTITY), tmp_path / "v.mp4"
+    source.write_bytes(b"first")
+
+    def sidecar(**more):
+        return {"size": 5, "sha256": hashlib.sha256(source.read_bytes()).hexdigest(), **more}
+
+    stream.write("v", np.zeros((2, 3)), sidecar(mtime_ns=source.stat().st_mtime_ns))
+    assert stream.holds("v", source)
+    os.utime(source, ns=(0, 10**18))  # touched, or copied
+    assert stream.holds("v", source)
+    source.write_bytes(b"other")
+    assert not stream.holds("v", source) and stream.is_of_another("v", source)
+    stream.write("v", np.zeros((2, 3)), {"size": 5})  # as older versions wrote it: by size alone
+    assert stream.holds("v", source)
+    source.unlink()
+    assert not stream.holds("v", source) and stream.is_of_another("v", source) is None
+
+
+def test_a_kill_between_the_files_of_a_second_write_leaves_the_video_undone(tmp_path, monkeypatch):
+    stream, source = create_stream(tmp_path, "rgb", IDENTITY), tmp_path / "v.mp4"
+    source.write_bytes(b"first")
+    stream.write("v", np.zeros((2, 3)), {"size": 5})
+    source.write_bytes(b"second")
+    whole, calls = os.replace, []
+
+    def killed_at_the_second(*names):
+        calls.append(names)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        whole(*names)
+
+    monkeypatch.setattr(os, "replace", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        stream.write("v", np.ones((2, 3)), {"size": 6})
+    assert not stream.holds("v", source)
+    # What older versions left by such a kill shows by its length
+    np.save(stream.array_path("v"), np.zeros((5, 3), np.float16))
+    assert not stream.holds("v", source)
+
+
+def test_features_of_a_truncated_video_are_not_those_of_a_whole_one(tmp_path):
+    stream, source = create_stream(tmp_path, "rgb", IDENTITY), tmp_path / "v.mp4"
+    source.write_bytes(b"first")
+    stream.write("v", np.zeros((2, 3)), {"size": 5, "truncated": "ends early"})
+    assert stream.holds("v", source) and not stream.holds("v", source, accept_truncated=False)
+
+
+def test_a_full_disk_leaves_no_array(tmp_path):
+    """In a process that may write 1 kB a file: the array does not fit, its sidecar does."""
+    code = """
+import resource, sys, numpy as np
+from feature_extraction.store import create_stream
+stream = create_stream(sys.argv[1], "rgb", {"fps": 25.0, "window": 16, "stride": 16, "dim": 3})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+try:
+    stream.write("v", np.zeros((400, 3)), {})
+except OSError as error:
+    print(error.filename)
+"""
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    (stream,) = open_streams(tmp_path).values()
+    assert told.stdout.strip() == str(stream.array_path("v")) and stream.ids() == []
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 no archive" * 9, b"\x93NUMPY\x01\x00\x10\x00{'descr': (((\n     "])
+def test_damaged_arrays_are_named(tmp_path, content):
+    stream = create_stream(tmp_path, "rgb", IDENTITY)
+    stream.array_path("v").write_bytes(content)
+    with pytest.raises(UserError, match="not a readable array"):
+        stream.read("v")
