@@ -56,6 +56,8 @@ class ExtractionSummary:
     """Frames of the time grid that went through."""
     seconds: float = 0.0
     """Wall-clock time."""
+    elsewhere: int = 0
+    """Videos of the other shards."""
 
 
 def extract(
@@ -76,10 +78,13 @@ def extract(
     takes the i-th of n parts. `resolve` turns `shipped:NAME` into a path. `weights` and `offline` are as for
     `weights.locate`. Raises `UserError` for bad settings, weights or folders.
     """
-    files = [file for file in list_videos(videos) if in_shard(file.id, shard)]
+    every = list_videos(videos)
+    files = [file for file in every if in_shard(file.id, shard)]
     device = choose_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
-    return Extractor(settings, towers, device).run(files, Path(out), progress)
+    summary = Extractor(settings, towers, device).run(files, Path(out), progress)
+    summary.elsewhere = len(every) - len(files)
+    return summary
 
 
 class _Job:

@@ -47,6 +47,8 @@ class Plan:
     """About how long this machine takes, from one timed batch a network and of flow; decoding is not counted."""
     failed_before: int
     """Videos in `failures.jsonl`; they are tried again."""
+    elsewhere: int
+    """Videos of the other shards."""
 
     def text(self, as_json: bool) -> str:
         """For people (the list, then a summary), or as JSON."""
@@ -54,11 +56,12 @@ class Plan:
             return json.dumps(asdict(self), ensure_ascii=False)
         lines = list(self.to_do)
         lines += [f"{video_id}: unreadable: {reason}" for video_id, reason in self.unreadable.items()]
+        others = f"; {self.elsewhere} more are other shards'" if self.elsewhere else ""
         unstated = f" (and {self.unstated} that state no duration)" if self.unstated else ""
         lines.append(
             f"{len(self.to_do)} of {self.videos} videos to extract, {self.hours:.2f} hours of video{unstated}; "
             f"{self.done} are there, {len(self.unreadable)} unreadable, {self.failed_before} failed before; "
-            f"about {self.disk_bytes / 1e6:.1f} MB and {self.seconds / 60:.1f} minutes on this machine"
+            f"about {self.disk_bytes / 1e6:.1f} MB and {self.seconds / 60:.1f} minutes on this machine{others}"
         )
         return "\n".join(lines)
 
@@ -74,7 +77,8 @@ def plan(
     offline: bool = False,
 ) -> Plan:
     """What `extract` with the same arguments would do. Writes nothing. Raises what `extract` raises."""
-    files = [file for file in list_videos(videos) if in_shard(file.id, shard)]
+    every = list_videos(videos)
+    files = [file for file in every if in_shard(file.id, shard)]
     device = choose_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
     precision = choose_precision(settings.precision, device)
@@ -109,7 +113,8 @@ def plan(
         shape = (max(32, round(info.height * scale)), max(32, round(info.width * scale)))
     cost = _seconds(settings, towers, device, shape, frames, snippets) if to_do else 0.0
     failed = FailureLog(Path(out)).read()
-    return Plan(len(files), done, to_do, unreadable, seconds / 3600, unstated, disk, cost, len(failed))
+    hours, elsewhere = seconds / 3600, len(every) - len(files)
+    return Plan(len(files), done, to_do, unreadable, hours, unstated, disk, cost, len(failed), elsewhere)
 
 
 def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snippets: int) -> float:

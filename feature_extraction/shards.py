@@ -21,13 +21,6 @@ from feature_extraction.files import in_folder
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 90.0
 
-_VARIABLES = (
-    ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT"),
-    ("SLURM_PROCID", "SLURM_NTASKS"),
-    ("RANK", "WORLD_SIZE"),
-)
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """`i/n`, i from 0 to n - 1. Raises `UserError`."""
     match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
@@ -36,29 +29,55 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[int, int]:
-    """The shard that SLURM (job array, or tasks of one job) or torchrun gave this process; 0 of 1 elsewhere.
+def shard_from_environment(environment: Mapping[str, str] = os.environ) -> tuple[tuple[int, int], str]:
+    """The shard that a SLURM job array, torchrun or srun gave this process, and the variables that say so.
 
-    A job array may begin at any number (SLURM_ARRAY_TASK_MIN). Arrays with tasks of their own multiply.
+    (0, 1) and no name elsewhere. An array may begin at any number; its tasks may have processes of their own,
+    which multiply. Processes are those of torchrun (RANK), else those of an srun step: in a batch script itself
+    SLURM_PROCID is 0 of many although it runs once. Raises `UserError` for an array with gaps: what the tasks
+    that are not in it would have taken is nowhere to be read.
     """
-    shard = 0, 1
-    for index_name, count_name in _VARIABLES:
-        if index_name not in environment or count_name not in environment:
-            continue
-        try:
-            index, count = int(environment[index_name]), int(environment[count_name])
-            if index_name == "SLURM_ARRAY_TASK_ID":
-                step = int(environment.get("SLURM_ARRAY_TASK_STEP", 1)) or 1
-                index = (index - int(environment.get("SLURM_ARRAY_TASK_MIN", 0))) // step
-        except ValueError:
-            raise UserError(f"{index_name}={environment[index_name]!r}, {count_name}={environment[count_name]!r}: "
-                            "expected whole numbers; give --shard i/n") from None  # fmt: skip
-        if not 0 <= index < count:
-            raise UserError(f"{index_name}={index} is not below {count_name}={count}; give --shard i/n")
-        if index_name == "RANK" and shard[1] > 1:
-            continue  # torchrun under SLURM sets both for the same processes
+    given = {name: value for name, value in environment.items() if value}
+    shard, names = (0, 1), []
+    if "SLURM_ARRAY_TASK_ID" in given and "SLURM_ARRAY_TASK_COUNT" in given:
+        shard = _array_task(given)
+        names.append("SLURM_ARRAY_TASK_ID")
+    if "RANK" in given and "WORLD_SIZE" in given:
+        process, name = _numbers(given, "RANK", "WORLD_SIZE"), "RANK"
+    elif "SLURM_STEP_ID" in given and "SLURM_PROCID" in given:
+        count = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in given else "SLURM_NTASKS"
+        process, name = _numbers(given, "SLURM_PROCID", count) if count in given else (0, 1), "SLURM_PROCID"
+    else:
+        process, name = (0, 1), ""
+    index, count = process
+    if not 0 <= index < count:
+        raise UserError(f"{name}={index} is not below the number of processes, {count}; give --shard i/n")
+    if count > 1:
         shard = shard[0] * count + index, shard[1] * count
-    return shard
+        names.append(name)
+    return shard, " and ".join(names) if shard[1] > 1 else ""
+
+
+def _array_task(given: Mapping[str, str]) -> tuple[int, int]:
+    index, count = _numbers(given, "SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT")
+    first = _numbers({"SLURM_ARRAY_TASK_MIN": "0", **given}, "SLURM_ARRAY_TASK_MIN")[0]
+    step = _numbers({"SLURM_ARRAY_TASK_STEP": "1", **given}, "SLURM_ARRAY_TASK_STEP")[0] or 1
+    last = _numbers({"SLURM_ARRAY_TASK_MAX": str(first + (count - 1) * step), **given}, "SLURM_ARRAY_TASK_MAX")[0]
+    place, rest = divmod(index - first, step)
+    if last != first + (count - 1) * step or rest or not 0 <= place < count:
+        raise UserError(
+            f"SLURM_ARRAY_TASK_ID={index}: the array has gaps ({count} tasks from {first} to {last}), so its "
+            "number of parts is not known; give --shard $SLURM_ARRAY_TASK_ID/n with the n of the whole array"
+        )
+    return place, count
+
+
+def _numbers(given: Mapping[str, str], *names: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(given[name]) for name in names)
+    except ValueError:
+        said = ", ".join(f"{name}={given[name]!r}" for name in names)
+        raise UserError(f"{said}: expected whole numbers; give --shard i/n") from None
 
 
 def in_shard(video_id: str, shard: tuple[int, int]) -> bool:

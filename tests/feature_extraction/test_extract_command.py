@@ -71,12 +71,20 @@ def test_shards_by_option_and_by_environment(tmp_path, config, videos, capsys, m
     command = ["extract", str(videos), "--config", str(config), "--out", str(tmp_path / "out"), "--json"]
     done = []
     assert main([*command, "--shard", "0/2"]) == 0
-    done += json.loads(capsys.readouterr().out)["done"]
+    told = capsys.readouterr()
+    assert "shard 0/2 (from --shard)" in told.err
+    summary = json.loads(told.out)
+    assert summary["elsewhere"] == 2 - len(summary["done"])
+    done += summary["done"]
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     assert main(command) == 0
-    done += json.loads(capsys.readouterr().out)["done"]
+    told = capsys.readouterr()
+    assert "shard 1/2 (from SLURM_ARRAY_TASK_ID)" in told.err
+    done += json.loads(told.out)["done"]
     assert len(done) == len(set(done)) == 2
+    assert main([*command[:-1], "--dry-run"]) == 0
+    assert "other shards" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -28,19 +28,44 @@ def test_shards_are_the_same_everywhere():
     ]
 
 
-def test_environment():
-    assert shard_from_environment({}) == (0, 1)
-    assert shard_from_environment({"RANK": "2", "WORLD_SIZE": "4"}) == (2, 4)
-    assert shard_from_environment({"SLURM_PROCID": "1", "SLURM_NTASKS": "3"}) == (1, 3)
-    array = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "2"}
-    assert shard_from_environment(array) == (3, 4)
-    both = {**array, "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
-    assert shard_from_environment(both) == (7, 8)
-    assert shard_from_environment({**both, "RANK": "1", "WORLD_SIZE": "2"}) == (7, 8)
-    with pytest.raises(UserError, match="--shard"):
-        shard_from_environment({"RANK": "x", "WORLD_SIZE": "2"})
-    with pytest.raises(UserError, match="not below"):
-        shard_from_environment({"RANK": "2", "WORLD_SIZE": "2"})
+ARRAY = {"SLURM_ARRAY_TASK_ID": "5", "SLURM_ARRAY_TASK_COUNT": "4", "SLURM_ARRAY_TASK_MIN": "2"}
+BATCH = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}  # of a batch script itself
+STEP = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}  # inside srun -n 2
+
+
+@pytest.mark.parametrize(
+    ("environment", "shard", "said"),
+    [
+        ({}, (0, 1), ""),
+        ({"RANK": "", "WORLD_SIZE": ""}, (0, 1), ""),
+        ({"RANK": "2", "WORLD_SIZE": "4"}, (2, 4), "RANK"),
+        (ARRAY, (3, 4), "SLURM_ARRAY_TASK_ID"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MAX": "5", "SLURM_ARRAY_TASK_STEP": "1"}, (3, 4), "SLURM_ARRAY_TASK_ID"),
+        (BATCH, (0, 1), ""),
+        (STEP, (1, 2), "SLURM_PROCID"),
+        ({"SLURM_STEP_ID": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "3"}, (1, 3), "SLURM_PROCID"),
+        ({**ARRAY, **STEP}, (7, 8), "SLURM_ARRAY_TASK_ID and SLURM_PROCID"),
+        # torchrun, one a node under srun: its ranks are all of the processes
+        ({**STEP, "RANK": "9", "WORLD_SIZE": "16"}, (9, 16), "RANK"),
+        ({**ARRAY, **BATCH, "RANK": "1", "WORLD_SIZE": "2"}, (7, 8), "SLURM_ARRAY_TASK_ID and RANK"),
+    ],
+)
+def test_environment(environment, shard, said):
+    assert shard_from_environment(environment) == (shard, said)
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"RANK": "x", "WORLD_SIZE": "2"}, "--shard"),
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "not below"),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_MIN": "3",
+          "SLURM_ARRAY_TASK_MAX": "7", "SLURM_ARRAY_TASK_STEP": "1"}, "has gaps .2 tasks from 3 to 7."),
+    ],
+)  # fmt: skip
+def test_environments_that_name_no_shard(environment, words):
+    with pytest.raises(UserError, match=words):
+        shard_from_environment(environment)
 
 
 def test_shard_text():

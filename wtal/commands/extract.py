@@ -1,6 +1,7 @@
 """Videos to a feature store. What is there already is passed over: the same command goes on after a kill."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--shard",
         metavar="I/N",
-        help="take part I (from 0) of N of the videos; by default what SLURM or torchrun says in the environment",
+        help="take part I (from 0) of N of the videos; by default what the environment says inside a SLURM job "
+        "array, srun or torchrun",
     )
     add("--runner", choices=["local", "ray"], default="local", help="this process (default), or Ray workers")
     add("--ray-workers", type=int, default=2, metavar="N", help="Ray: worker processes (default 2)")
@@ -51,7 +53,14 @@ def run(options: argparse.Namespace) -> int:
     from wtal.shipped import resolve
 
     settings = read_settings(options)
-    shard = parse_shard(options.shard) if options.shard else shard_from_environment()
+    if options.runner == "ray":
+        if options.shard and parse_shard(options.shard)[1] > 1:
+            raise UserError("--runner ray shares the videos out by itself; leave --shard away")
+        shard, said = (0, 1), ""  # the environment is that of the process that asks Ray
+    else:
+        shard, said = (parse_shard(options.shard), "--shard") if options.shard else shard_from_environment()
+    if shard[1] > 1:
+        print(f"wtal extract: shard {shard[0]}/{shard[1]} (from {said})", file=sys.stderr)
     common = {"shard": shard, "resolve": resolve, "weights": options.weights, "offline": options.offline}
     if options.dry_run:
         from feature_extraction.plan import plan
@@ -61,8 +70,6 @@ def run(options: argparse.Namespace) -> int:
     if options.runner == "ray":
         from feature_extraction.ray_runner import RaySettings, extract_on_ray
 
-        if shard[1] > 1:
-            raise UserError("--runner ray shares the videos out by itself; leave --shard away")
         ray = RaySettings(
             workers=options.ray_workers,
             gpus=options.ray_gpus,
@@ -95,13 +102,15 @@ def _tell(summary: "ExtractionSummary", options: argparse.Namespace) -> None:
             "failed": summary.failed,
             "frames": summary.frames,
             "seconds": round(summary.seconds, 3),
+            "elsewhere": summary.elsewhere,
         }
         print(json.dumps(told, ensure_ascii=False))
         return
+    others = f"; {summary.elsewhere} more are other shards'" if summary.elsewhere else ""
     rate = summary.frames / summary.seconds if summary.seconds else 0.0
     print(
         f"{len(summary.done)} videos extracted ({summary.frames} frames, {rate:.0f} a second), "
-        f"{len(summary.present)} were there, {len(summary.failed)} failed; in {options.out}"
+        f"{len(summary.present)} were there, {len(summary.failed)} failed; in {options.out}{others}"
     )
 
 
