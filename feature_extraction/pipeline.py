@@ -191,10 +191,13 @@ class _Work:
 class Extractor:
     """The networks and settings of an extraction; `run` may be called many times."""
 
-    def __init__(self, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device) -> None:
+    def __init__(
+        self, settings: ExtractionSettings, towers: dict[str, Tower], device: torch.device, cores: int | None = None
+    ) -> None:
         self.settings, self.towers, self.device = settings, towers, device
         self.on_gpu = device.type == "cuda"
-        self.cores = usable_cores()
+        self.cores = min(cores or usable_cores(), usable_cores())
+        """Threads of the flow, of the networks on a CPU, and what the number of decoding children goes by."""
 
     def streams(self, out: Path) -> dict[str, Stream]:
         """The stream folders of these settings in a store, made where they are missing."""

@@ -4,8 +4,9 @@ Ray starts a worker that died again and gives it the group anew; what of the gro
 store must be on a file system that all workers see.
 """
 
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class RaySettings:
     gpus: float = 0.0
     """GPUs a worker: 0.5 puts two workers on one."""
     cpus: float = 1.0
-    """CPU cores a worker."""
+    """CPU cores a worker; it runs as many threads, one where this is below 2."""
     address: str | None = None
     """An existing cluster (`auto`, `ray://...`); None starts a local one."""
 
@@ -45,13 +46,15 @@ class RaySettings:
 class _Worker:
     """Lives in a Ray process: the networks, loaded once, and a pipeline run a group."""
 
-    def __init__(self, settings: ExtractionSettings, out: str, weights: str | None, offline: bool) -> None:
+    def __init__(
+        self, settings: ExtractionSettings, out: str, weights: str | None, offline: bool, cores: int
+    ) -> None:
         from feature_extraction.pipeline import Extractor
         from feature_extraction.towers import choose_device, load_towers
 
         device = choose_device(settings.device)
         towers = load_towers(settings, device, None, Path(weights) if weights else None, offline)
-        self.extractor = Extractor(settings, towers, device)
+        self.extractor = Extractor(settings, towers, device, cores)
         self.out = Path(out)
 
     def extract(self, group: list[tuple[str, str]]) -> ExtractionSummary:
@@ -96,13 +99,15 @@ def extract_on_ray(
             options |= {"num_cpus": max(1, int(ray_settings.workers * ray_settings.cpus + 0.999))}
         ray.init(address=ray_settings.address, **options)
     try:
+        _check_room(ray.cluster_resources(), ray_settings)
         actor = ray.remote(
             num_cpus=ray_settings.cpus,
             num_gpus=ray_settings.gpus,
             max_restarts=-1,
             max_task_retries=RETRIES,
         )(_Worker)
-        arguments = settings, str(out), str(weights.resolve()) if weights else None, offline
+        place = str(weights.resolve()) if weights else None
+        arguments = settings, str(out), place, offline, max(1, int(ray_settings.cpus))
         workers = [actor.remote(*arguments) for _ in range(ray_settings.workers)]
         summary = _share_out(ray, workers, files, on_progress)
     except ray.exceptions.RayTaskError as error:
@@ -119,6 +124,30 @@ def extract_on_ray(
     FailureLog(out).gather()
     summary.seconds = time.monotonic() - began
     return summary
+
+
+def _check_room(resources: Mapping[str, float], ray_settings: RaySettings) -> None:
+    """Ray waits for ever, and without a word, for what a machine does not have.
+
+    Raises `UserError` where a local Ray has no room for all workers; of a cluster, which may grow, it is told.
+    """
+    wanted, gpus = ray_settings.workers, int(resources.get("GPU", 0))
+    if not ray_settings.gpus:
+        room = wanted
+    elif ray_settings.gpus < 1:  # a part is of one GPU
+        room = gpus * int(1 / ray_settings.gpus + 1e-9)
+    else:
+        room = int(gpus / ray_settings.gpus + 1e-9)
+    lacking = f"{gpus} GPU{'' if gpus == 1 else 's'} for {wanted} workers of {ray_settings.gpus:g} each"
+    if room >= wanted:
+        cpus = resources.get("CPU", 0)
+        if wanted * ray_settings.cpus <= cpus + 1e-9:
+            return
+        room = int(cpus / ray_settings.cpus + 1e-9)
+        lacking = f"{cpus:g} CPU cores for {wanted} workers of {ray_settings.cpus:g} each"
+    if ray_settings.address is None:
+        raise UserError(f"Ray has {lacking}, so only {room} could start; lower --ray-workers or a worker's share")
+    tqdm.write(f"extract (ray): the cluster has {lacking}; waiting for more", file=sys.stderr)
 
 
 def resolved(settings: ExtractionSettings, resolve: Callable[[str], str] | None) -> ExtractionSettings:

@@ -8,9 +8,10 @@ import torch
 from feature_extraction.errors import UserError
 from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.i3d import I3D, save_i3d
-from feature_extraction.pipeline import extract
-from feature_extraction.ray_runner import RaySettings, extract_on_ray, resolved
+from feature_extraction.pipeline import ExtractionSummary, Extractor, extract
+from feature_extraction.ray_runner import RaySettings, _check_room, _Worker, extract_on_ray, resolved
 from feature_extraction.settings import ExtractionSettings
+from wtal.cli import main
 
 
 def contents(store):
@@ -32,6 +33,50 @@ def test_settings_are_checked():
         RaySettings(workers=0)
     with pytest.raises(UserError, match="gpus"):
         RaySettings(gpus=-1)
+
+
+def test_workers_that_could_never_start_are_refused(capsys):
+    """Ray itself waits for ever: 2 GPUs hold 4 halves, 2 shares of 0.6, and no worker of 4."""
+    machine = {"CPU": 8.0, "GPU": 2.0}
+    for workers, gpus, cpus in ((2, 1, 1), (4, 0.5, 2), (2, 0.6, 1), (6, 1 / 3, 1), (8, 0, 1)):
+        _check_room(machine, RaySettings(workers=workers, gpus=gpus, cpus=cpus))
+    for workers, gpus, cpus in ((3, 1, 1), (5, 0.5, 1), (3, 0.6, 1), (1, 4, 1)):
+        with pytest.raises(UserError, match="2 GPUs for"):
+            _check_room(machine, RaySettings(workers=workers, gpus=gpus, cpus=cpus))
+    with pytest.raises(UserError, match="0 GPUs for 2 workers of 0.5 each"):
+        _check_room({"CPU": 2.0}, RaySettings(gpus=0.5))
+    with pytest.raises(UserError, match="CPU cores"):
+        _check_room(machine, RaySettings(workers=5, cpus=2))
+    assert capsys.readouterr().err == ""
+    _check_room({"CPU": 2.0}, RaySettings(gpus=0.5, address="auto"))
+    assert "waiting for more" in capsys.readouterr().err
+
+
+def test_ray_workers_keep_to_their_cores(tmp_path, monkeypatch):
+    seen = []
+
+    class Recorded:
+        def __init__(self, settings, towers, device, cores=None):
+            seen.append(cores)
+
+    monkeypatch.setattr("feature_extraction.pipeline.Extractor", Recorded)
+    monkeypatch.setattr("feature_extraction.towers.load_towers", lambda *_: {})
+    _Worker(ExtractionSettings(device="cpu"), str(tmp_path), None, True, 3)
+    assert seen == [3]
+    assert Extractor(ExtractionSettings(), {}, torch.device("cpu"), 1).cores == 1
+
+
+def test_ray_knows_nothing_of_the_shard_of_the_process_that_asks(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "feature_extraction.ray_runner.extract_on_ray",
+        lambda videos, *_, **__: asked.append(videos) or ExtractionSummary({}),
+    )
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    command = ["extract", str(tmp_path), "--out", str(tmp_path / "out"), "--runner", "ray"]
+    assert main(command) == 0 and asked == [[str(tmp_path)]]
+    assert main([*command, "--shard", "1/2"]) == 2
 
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
