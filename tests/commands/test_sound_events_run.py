@@ -1,6 +1,7 @@
 """Sound events from wav files to F1, and a video classifier, through the commands that a user types."""
 
 import json
+import shutil
 import wave
 from pathlib import Path
 
@@ -160,3 +161,35 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     assert mixed.frame_TC is own["clip_70.000"].frame_TC
     assert main(["predict", str(run), f"inference.video_classifier={world / 'wav'}", "--out", str(out)]) == 2
     assert "settings.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "cut", "other network", "no model"])
+def test_damaged_state_of_a_classifier_is_named(damage, world, capsys):
+    """Also runs after the trainings above."""
+    import torch
+
+    classifier = world / "classifier"
+    if not (classifier / "state.pt").is_file():
+        pytest.skip("needs the classifier of the tests above")
+    folder = world / f"damaged {damage}"
+    shutil.copytree(classifier, folder)
+    state = folder / "state.pt"
+    whole = state.read_bytes()
+    if damage in ("empty", "text", "cut"):
+        state.write_bytes({"empty": b"", "text": b"weights", "cut": whole[: len(whole) // 2]}[damage])
+    else:
+        torch.save({"model": {"x": torch.ones(1)}, "epochs": 1} if damage == "other network" else {"epochs": 1}, state)
+    train = [
+        "train-video-classifier", *settings(world, "none"), "--out", str(folder),
+        "--set", "epochs=25", "--set", "batch=10", "--set", "model.clusters=8",
+    ]  # fmt: skip
+    predict = [
+        "predict", str(world / "run"), f"inference.video_classifier={folder}", "--out", str(world / "damaged.json"),
+    ]  # fmt: skip
+    for command in (train, predict):
+        assert main(command) == 2
+        shown = capsys.readouterr().err.strip()
+        assert "state.pt: not the state of this video classifier" in shown and "delete it" in shown
+        assert "Traceback" not in shown and len(shown.splitlines()) == 1
+    state.unlink()
+    assert main(predict) == 2 and "no state.pt" in capsys.readouterr().err
