@@ -134,7 +134,7 @@ class Batcher:
         def deliver(features_ND: np.ndarray | Exception) -> None:
             if isinstance(features_ND, Exception):
                 for assembly, _ in places:
-                    assembly.error = str(features_ND)
+                    assembly.error = str(features_ND) or type(features_ND).__name__
                 return
             for (assembly, number), feature_D in zip(places, features_ND, strict=False):
                 assembly.take(self.name, number, feature_D)

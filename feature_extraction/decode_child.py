@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from feature_extraction import video
-from feature_extraction.preprocess import resize_short_side
+from feature_extraction.preprocess import resize_short_side, resized
 
 CHUNK_BYTES = 32 << 20
 
@@ -33,12 +33,19 @@ class _Sender:
     def __init__(self, connection: Connection, chunk_frames: int) -> None:
         self.connection, self.chunk_frames = connection, chunk_frames
         self.frames: list[np.ndarray] = []
+        self.shape: tuple[int, ...] | None = None
+        """Of the first frame; every other one must have it, in later chunks too."""
+
+    def restart(self, reason: str) -> None:
+        self.frames, self.shape = [], None
+        self.header(kind="restart", reason=reason)
 
     def header(self, **values: Any) -> None:
         self.connection.send_bytes(json.dumps(values).encode())
 
     def add(self, rgb_HWC: np.ndarray) -> None:
-        if self.frames and self.frames[0].shape != rgb_HWC.shape:
+        self.shape = self.shape or rgb_HWC.shape
+        if self.shape != rgb_HWC.shape:
             raise video.UnreadableVideo("changes its picture's shape midway")
         self.frames.append(rgb_HWC)
         if len(self.frames) >= self.chunk_frames or len(self.frames) * rgb_HWC.nbytes >= CHUNK_BYTES:
@@ -84,14 +91,12 @@ def _decode(request: dict[str, Any], sender: _Sender) -> None:
     sampler, broken = _send_frames(path, decoder, request, sender)
     if broken and decoder == "decord" and request["decoder"] == "auto":
         # All frames of a video come from one decoder
-        sender.frames, decoder = [], "pyav"
-        sender.header(kind="restart", reason=broken)
+        decoder = "pyav"
+        sender.restart(broken)
         sampler, broken = _send_frames(path, decoder, request, sender)
     if sampler.read == 0:
         raise video.UnreadableVideo(broken or "holds no frame")
-    missing = video.missing_seconds(info, sampler.duration)
-    if missing and not broken:
-        broken = f"ends {missing:.1f} s before its stated {info.duration:.1f} s"
+    broken = broken or video.shortfall(info, sampler)
     if broken and not request["accept_truncated"]:
         raise video.UnreadableVideo(f"breaks off after {sampler.read} frames: {broken}", sampler.read)
     sender.flush()
@@ -111,6 +116,12 @@ def _send_frames(path: Path, decoder: str, request: dict[str, Any], sender: _Sen
     def emit(chosen: tuple[np.ndarray, int] | None) -> None:
         if chosen is None:
             return
+        height, width = resized(*chosen[0].shape[:2], request["short_side"])
+        if height * width > request["max_pixels"]:
+            raise video.UnreadableVideo(
+                f"has pictures of {width}x{height} after resizing, more than max_pixels {request['max_pixels']} allows",
+                sampler.read,
+            )
         if sampler.emitted > request["max_frames"]:
             raise video.UnreadableVideo(
                 f"its times span more than max_frames ({request['max_frames']}) frames of the grid",
@@ -124,17 +135,18 @@ def _send_frames(path: Path, decoder: str, request: dict[str, Any], sender: _Sen
     while True:
         try:
             frame = next(frames, None)
+            if frame is None:
+                break
+            chosen = sampler.push(frame)
         except video.UnreadableVideo as error:
             broken = str(error)
             break
-        if frame is None:
-            break
-        emit(sampler.push(frame))
+        emit(chosen)
         if sampler.read % 512 == 0:
             sender.beat()  # a low grid rate can leave seconds between chunks
     if sampler.read:
         emit(sampler.finish())
-    return sampler, broken
+    return sampler, broken or sampler.disorder(decoder)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -36,7 +36,7 @@ class NetworkPool:
             future, deliver = self._running.popleft()
             try:
                 features_ND = future.result()
-            except (UserError, ValueError) as error:
+            except (UserError, ValueError, MemoryError) as error:
                 deliver(error)
             else:
                 deliver(features_ND)

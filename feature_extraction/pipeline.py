@@ -38,6 +38,7 @@ from feature_extraction.towers import Tower, choose_device, choose_precision, id
 from feature_extraction.video import UnreadableVideo
 
 POLL_SECONDS = 2.0
+NO_MEMORY = "does not fit into memory"
 
 
 @dataclass
@@ -300,6 +301,8 @@ class _Run:
                     self.decoded.put((kind, job, content))
             except UnreadableVideo as error:
                 self.decoded.put(("failed", job, (str(error), error.frames)))
+            except MemoryError:
+                self.decoded.put(("failed", job, (NO_MEMORY, 0)))
         self.decoded.done()
 
     def _flow(self) -> None:
@@ -309,8 +312,8 @@ class _Run:
             elif kind in ("frames", "done") and "flow" in job.missing:
                 try:
                     flow_NHW2 = self._flow_of(job, content) if kind == "frames" else self._last_flow(job)
-                except UserError as error:
-                    kind, content = "failed", (f"flow: {error}", 0)
+                except (UserError, ValueError, MemoryError) as error:
+                    kind, content = "failed", (f"flow: {_reason(error)}", 0)
                 else:
                     if flow_NHW2 is not None:
                         self.flowed.put(("flow", job, flow_NHW2))
@@ -350,8 +353,8 @@ class _Run:
             else:
                 try:
                     self._advance(kind, job, content)
-                except (UserError, ValueError) as error:
-                    self._fail(job, str(error), 0)
+                except (UserError, ValueError, MemoryError) as error:
+                    self._fail(job, _reason(error), 0)
         self._flush_all()
 
     def _advance(self, kind: str, job: _Job, content: Any) -> None:
@@ -435,3 +438,7 @@ class _Run:
                 self.summary.done.append(video_id)
             work.claims.give_up(video_id)
             self.bar.finished(video_id)
+
+
+def _reason(error: Exception) -> str:
+    return NO_MEMORY if isinstance(error, MemoryError) else str(error)

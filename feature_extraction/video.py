@@ -24,7 +24,11 @@ SUFFIXES = frozenset(
 """File names that count as videos in a folder."""
 
 _READ_BYTES = 16 << 20  # of decoded frames at a time
-_SHORTFALL = 0.05  # of the stated duration; under it headers are commonly wrong
+_SHORTFALL = 0.05  # of the stated duration, up to ...
+_SHORTFALL_SECONDS = 3.0  # ... this; under it headers are commonly wrong
+_LONGEST_BACK = 1.0  # seconds that a frame's time may lie before the one before it
+_LONGEST_STILL = 3600.0  # seconds that one picture may last
+_DISORDER = 0.01  # of the frames may come without progress in time
 
 
 class UnreadableVideo(RunFailure):
@@ -228,7 +232,8 @@ class GridSampler:
     """Frames on a regular time grid: each grid time takes the frame whose time is nearest.
 
     Grid time j is `j / fps` seconds after the first frame. Where two frames are equally near (to a millisecond:
-    decoders round times) the earlier one is taken. Frames that do not come later than the one before are dropped.
+    decoders round times) the earlier one is taken. Frames that do not come later than the one before are dropped;
+    a jump back (recordings joined end to end) or far ahead ends the reading.
     """
 
     def __init__(self, fps: float) -> None:
@@ -237,25 +242,43 @@ class GridSampler:
         """Source frames seen."""
         self.emitted = 0
         """Grid frames given out."""
+        self.repeated = 0
+        """Source frames with the time of the one before, dropped."""
+        self.backward = 0
+        """Source frames with an earlier time than the one before, dropped."""
+        self.longest_gap = 0.0
+        """Seconds between two neighbouring frames."""
         self._first = self._last = self._duration = 0.0
         self._gap = 0.0
         self._held: np.ndarray | None = None
 
     def push(self, frame: SourceFrame) -> tuple[np.ndarray, int] | None:
-        """Take the next source frame; gives an earlier one and how many grid times take it, where any do."""
-        self.read += 1
+        """Take the next source frame; gives an earlier one and how many grid times take it, where any do.
+
+        Raises `UnreadableVideo`, and leaves the frame out, where its time lies far from that of the one before.
+        """
         result = None
         if self._held is None:
             self._first = frame.time
         else:
             time = frame.time - self._first
+            step = time - self._last
+            if step < -_LONGEST_BACK:
+                raise UnreadableVideo(f"its times jump back by {-step:.1f} s, as in recordings joined end to end")
+            if step > _LONGEST_STILL:
+                raise UnreadableVideo(f"its times jump ahead by {step:.0f} s from one frame to the next")
+            self.longest_gap = max(self.longest_gap, step)
             if not time > self._last:
+                self.read += 1
+                self.backward += step < -1e-3
+                self.repeated += step >= -1e-3
                 return None
             until = math.floor(((self._last + time) / 2 + 1e-3) * self.fps) + 1
             if until > self.emitted:
                 result = self._held, until - self.emitted
                 self.emitted = until
             self._gap, self._last = time - self._last, time
+        self.read += 1
         self._held, self._duration = frame.rgb_HWC, frame.duration
         return result
 
@@ -267,6 +290,17 @@ class GridSampler:
         self.emitted += count
         return self._held, count
 
+    def disorder(self, decoder: str) -> str:
+        """Why too many frames were dropped for want of progress in time; empty where they were few.
+
+        Equal times are harmless in PyAV's order of display, but decord sorts its times: there they may be those
+        of another part of the video.
+        """
+        lost = self.backward + (self.repeated if decoder == "decord" else 0)
+        if lost > max(2, _DISORDER * self.read):
+            return f"{lost} of its {self.read} frames do not come later than the one before"
+        return ""
+
     @property
     def duration(self) -> float:
         """Seconds from the first frame's start to the last one's end."""
@@ -274,7 +308,16 @@ class GridSampler:
         return self._last + length
 
 
-def missing_seconds(info: VideoInfo, duration: float) -> float:
-    """Seconds of the stated duration that decoding did not reach; 0 where that is within what headers get wrong."""
-    short = info.duration - duration
-    return short if short > max(1.0, _SHORTFALL * info.duration) else 0.0
+def shortfall(info: VideoInfo, sampler: GridSampler) -> str:
+    """What of the stated video decoding did not give; empty where that is within what headers get wrong.
+
+    Fewer frames than stated are no sign by themselves (an edit list hides some), but they are beside a gap in
+    time.
+    """
+    short = info.duration - sampler.duration
+    if short > max(1.0, min(_SHORTFALL_SECONDS, _SHORTFALL * info.duration)):
+        return f"ends {short:.1f} s before its stated {info.duration:.1f} s"
+    lacking = info.frames - sampler.read
+    if info.fps > 0 and lacking > info.fps and sampler.longest_gap > _LONGEST_BACK:
+        return f"lacks {lacking} of its stated {info.frames} frames, beside a gap of {sampler.longest_gap:.1f} s"
+    return ""

@@ -349,6 +349,39 @@ def test_a_restart_forgets_the_first_attempt(tmp_path, monkeypatch, brightness_t
     np.testing.assert_array_equal(streams["flow"].read("a"), np.full((2, 16), 128))
 
 
+@pytest.mark.parametrize("at", ["flow", "networks", "decoding", "batch"])
+def test_one_video_that_outgrows_memory_or_its_shape_leaves_the_others(tmp_path, monkeypatch, brightness_towers, at):
+    def bad():
+        yield "frames", np.zeros((20, 32, 32, 3), np.uint8)
+        if at == "decoding":
+            yield MemoryError()
+        yield "frames", np.zeros((20, 48 if at == "flow" else 32, 32, 3), np.uint8)
+        yield "done", dict(INFO)
+
+    def good():
+        yield "frames", np.full((17, 32, 32, 3), 50, np.uint8)
+        yield "done", dict(INFO)
+
+    def full(*arguments):
+        raise MemoryError
+
+    def run(inputs):
+        return full() if inputs[0].mean() == 0 else brightness_towers["rgb"].run(inputs)
+
+    monkeypatch.setattr(pipeline, "DecodeProcess", ScriptedDecoder)
+    monkeypatch.setattr(ScriptedDecoder, "scripts", {"a.mp4": bad, "b.mp4": good})
+    towers = {name: brightness_towers[name] for name in ("rgb", "flow")}
+    if at == "networks":
+        take = Assembly.push
+        monkeypatch.setattr(Assembly, "push", lambda self, name, f: take(self, name, f) if f.any() else full())
+    if at == "batch":
+        towers["rgb"] = Tower(run, 16, {})
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / name).touch()
+    summary = Extractor(SMALL, towers, CPU).run(list_videos(tmp_path), tmp_path / "out")
+    assert summary.done == ["b"] and list(summary.failed) == ["a"]
+
+
 def test_a_long_video_takes_no_more_memory_than_a_short_one(tmp_path, monkeypatch, brightness_towers):
     """Frames in flight, counted where they are made: an hour of video never has more than the queues hold."""
     import weakref
