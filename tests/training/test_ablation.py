@@ -106,7 +106,8 @@ def test_other_inputs_are_refused_and_never_given_old_numbers(config_file, world
 
 def test_results_of_an_older_version_are_measured_again_without_training(config_file, world, no_training):
     out = world / "ablate"
-    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    length = "vlp.input_length=one"
+    first = run_table("table3", config_file, [*QUICK, length], [0], out, 1)
     (folder,) = (out / "runs").iterdir()
     # as an older version left it: a folder of another name, settings that did not exist, no inputs in the results
     old = folder.rename(folder.with_name("0ld0ld00"))
@@ -120,7 +121,7 @@ def test_results_of_an_older_version_are_measured_again_without_training(config_
         del result["inputs"]
         path.write_text(json.dumps({**result, "average_mAP": 99.0}))
     no_training()
-    assert run_table("table3", config_file, QUICK, [0], out, 1) == first
+    assert run_table("table3", config_file, [*QUICK, length], [0], out, 1) == first
     assert [path.name for path in (out / "runs").iterdir()] == ["0ld0ld00"]
 
 
@@ -177,3 +178,18 @@ def test_tables_have_every_threshold_and_no_spread_of_one_seed(config_file, worl
         assert {row[f"{name} spread"] for name in [*wanted, "average_mAP"]} == {""}
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         assert cells[1:9] == [f"{100 * value:.1f} ± –" for value in values]
+
+
+def test_an_unfinished_run_goes_on_under_other_inference_settings(config_file, world):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    for path in out.glob("runs/*/checkpoints/*.pt"):
+        path.unlink()
+    again = run_table("table3", config_file, [*QUICK, "inference.gamma=0.0", "inference.max_detections=1"], [0], out, 1)
+    assert len(list((out / "runs").iterdir())) == 1
+    assert again["rows"][-1]["seeds"]["0"]["fg_miou"] == first["rows"][-1]["seeds"]["0"]["fg_miou"]
+
+
+def test_two_processes_measure_what_one_does(config_file, world):
+    one = run_table("table3", config_file, QUICK, [0, 1], world / "one", 1)
+    assert run_table("table3", config_file, QUICK, [0, 1], world / "two", 2) == one
