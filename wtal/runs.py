@@ -26,6 +26,9 @@ PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-
 # what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
 BESIDE = ("world", "features", "manifest.json", "log.txt")
 
+# what runs did before a setting came whose default is another: a run's config.yaml names every setting of its time
+BEFORE = {"vlp": {"input_length": "one"}}
+
 ROWS = {
     # row: what reports call it
     "cbp_warmup": "CBP after warm-up",
@@ -67,7 +70,8 @@ class RunFolder:
         file = self.path / "config.yaml"
         if not file.is_file():
             raise UserError(f"{self.path}: no config.yaml; this is not a run folder (`wtal train` makes one)")
-        return build(Config, read_yaml(file))
+        values = read_yaml(file)
+        return build(Config, values | {name: {**old, **values.get(name, {})} for name, old in BEFORE.items()})
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / "manifest.json")
@@ -93,9 +97,8 @@ class RunFolder:
         return False
 
     def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
-        before = read_yaml(self.path / "config.yaml")
         # the folder itself may be written in another way (relative, absolute): it is this one
-        difference = first_difference({**before, "out": ""}, {**plain(config), "out": ""})
+        difference = first_difference({**plain(self.config()), "out": ""}, {**plain(config), "out": ""})
         if difference is None:
             known = self.manifest()["inputs"]
             difference = first_difference(known, dict(inputs), "inputs")

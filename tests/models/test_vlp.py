@@ -111,6 +111,21 @@ def test_it_begins_as_frozen_clip():
     assert not make_vlp(text, learn_scale=False).log_scale.requires_grad
 
 
+@pytest.mark.parametrize("options,length", [({}, 4.0), ({"input_length": "one"}, 1.0)])
+def test_embeddings_enter_with_the_length_that_is_set(options, length, tmp_path):
+    np.savez(tmp_path / "text.npz", names=np.array(["a", "b"]), embeddings=np.eye(2, 16, dtype=np.float32))
+    settings = VLPSettings(text="precomputed", text_embeddings=str(tmp_path / "text.npz"), heads=2, **options)
+    branch = build_vlp(settings, 16, ("a", "b"), None, -2.0, 10.0).branch
+    entered = []
+    branch.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    feature = 7 * torch.randn(2, 5, 16)
+    output = branch(feature, torch.ones(2, 5, dtype=torch.bool))
+    torch.testing.assert_close(entered[0].norm(dim=-1), torch.full((2, 5), length))
+    # frozen CLIP at its start, whatever the length
+    expected = 10 * F.normalize(feature, dim=-1)[..., :2] - 2
+    torch.testing.assert_close(output.logit_BTC, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_padding_does_not_matter_and_video_probability_is_of_the_top():
     branch = make_vlp(torch.randn(3, 8))
     for block in branch.blocks:

@@ -206,6 +206,17 @@ def test_damaged_small_files_of_a_run_are_named(make_config):
             reading()
 
 
+def test_a_run_of_before_a_setting_goes_on_as_it_was(make_config):
+    run, _ = train(make_config(vlp={"input_length": "one"}))
+    config = run.path / "config.yaml"
+    lines = [line for line in config.read_text().splitlines() if "input_length" not in line and "algorithm" not in line]
+    config.write_text("\n".join(lines))
+    assert run.config().vlp.input_length == "one"
+    train(make_config(vlp={"input_length": "one"}))
+    with pytest.raises(UserError, match="vlp.input_length was 'one', now 'root_width'"):
+        train(make_config())
+
+
 def test_what_fails_before_training_leaves_no_run(make_config, world, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(UserError, match="TensorBoard is not installed"):

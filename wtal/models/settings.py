@@ -157,9 +157,10 @@ class VLPSettings:
     """Snippets to each side that attention sees; 0 is the whole video."""
     dropout: float = 0.0
     """Inside the temporal transformer."""
-    input_length: Literal["one", "root_width"] = "one"
+    input_length: Literal["one", "root_width"] = "root_width"
     """Length of an embedding that enters the temporal transformer: 1, or the root of its width, so that its numbers
-    have size 1 like everything the transformer adds to them. At its start, frozen CLIP, both score the same."""
+    have size 1 like what the transformer adds to them. At its start, frozen CLIP, both score the same; at 512 numbers
+    and a length of 1 a few steps of the paper's rate swamp what CLIP knows."""
     more: tuple[MoreVLP, ...] = ()
     """Further models, each on a stream of its own; the branch's logit is the mean of all. Beyond the paper."""
     scale: float | None = None
