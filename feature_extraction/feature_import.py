@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.feature_layouts import LAYOUTS, Catalogue, Known, Video, read_catalogue
-from feature_extraction.files import sha256_file
+from feature_extraction.files import place_failure, sha256_file
 from feature_extraction.grid import TimeGrid
 from feature_extraction.store import Stream, create_stream, encode_id
 
@@ -188,8 +188,13 @@ def import_features(
     catalogue = read_catalogue(annotations) if annotations is not None else {}
     work = _Import(out, settings, catalogue)
     videos = LAYOUTS[settings.layout].read(source, annotations)
-    for video in tqdm(videos, desc=f"import {settings.layout}", unit=" videos", disable=None):
-        work.take(video)
+    try:
+        for video in tqdm(videos, desc=f"import {settings.layout}", unit=" videos", disable=None):
+            work.take(video)
+    except OSError as error:
+        if (failure := place_failure(error, out)) is not None:
+            raise failure from None
+        raise
     return work.finish()
 
 

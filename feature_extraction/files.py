@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written under a temporary name, fsynced, renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import RunFailure, UserError
 
 
 @contextmanager
@@ -76,6 +77,24 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+# What a place can lack, as opposed to what a program can do wrong
+_PLACE = {
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS, errno.ESTALE,
+}  # fmt: skip
+
+
+def place_failure(error: OSError, place: Path | None = None) -> RunFailure | None:
+    """An error of a full disk, a missing right or a file in a folder's place as one line, or None for any other.
+
+    The line names the error's own file, else `place`; None where there is neither.
+    """
+    named = error.filename if isinstance(error.filename, str) else place
+    if error.errno not in _PLACE or named is None:
+        return None
+    return RunFailure(f"{named}: cannot be used ({error.strerror})")
 
 
 def map_array(path: Path) -> np.ndarray:

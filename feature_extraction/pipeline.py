@@ -26,6 +26,7 @@ from feature_extraction.channel import Channel, Line, Stopped
 from feature_extraction.decoding import DecodeProcess
 from feature_extraction.errors import UserError
 from feature_extraction.failures import FailureLog
+from feature_extraction.files import place_failure
 from feature_extraction.flow import compute_flow, usable_cores
 from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.network_pool import NetworkPool
@@ -210,11 +211,16 @@ class Extractor:
 
     def run(self, files: list[VideoFile], out: Path, progress: bool = True) -> ExtractionSummary:
         """Extract videos into a store; see `extract`."""
-        began = time.monotonic()
         try:
-            streams = self.streams(out)
+            return self._run(files, out, progress)
         except OSError as error:
-            raise UserError(f"{out}: cannot be written ({error.strerror})") from None
+            if (failure := place_failure(error, out)) is not None:
+                raise failure from None
+            raise
+
+    def _run(self, files: list[VideoFile], out: Path, progress: bool) -> ExtractionSummary:
+        began = time.monotonic()
+        streams = self.streams(out)
         summary = ExtractionSummary({name: stream.folder for name, stream in streams.items()})
         failures = FailureLog(out)
         claims = Claims(out)

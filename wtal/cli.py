@@ -74,6 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of our standard output went away (`wtal ... | head`); nothing is wrong here.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A full disk or a missing right is no bug; a file that is not there may well be one
+        from feature_extraction.files import place_failure
+
+        failure = place_failure(error)
+        if failure is None:
+            raise
+        print(f"wtal {chosen}: {failure}", file=sys.stderr)
+        return failure.exit_code
     finally:
         signal.signal(signal.SIGTERM, previous)
 

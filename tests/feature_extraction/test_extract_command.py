@@ -1,5 +1,6 @@
 """`wtal extract` and `wtal probe` as a user meets them."""
 
+import errno
 import json
 
 import numpy as np
@@ -106,6 +107,22 @@ def test_bad_usage_is_one_line_and_exit_2(tmp_path, config, videos, capsys, chan
     told = capsys.readouterr().err
     assert words in told and told.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_full_disks_are_one_line_and_bugs_are_not(tmp_path, videos, capsys, monkeypatch):
+    def fails(*error):
+        def run(options):
+            raise OSError(*error)
+
+        monkeypatch.setattr("wtal.commands.probe.run", run)
+        return main(["probe", str(videos)])
+
+    assert fails(errno.ENOSPC, "No space left on device", "/there/a.npy") == 1
+    told = capsys.readouterr().err
+    assert told == "wtal probe: /there/a.npy: cannot be used (No space left on device)\n"
+    for error in ((errno.ENOENT, "No such file", "/there"), (errno.ENOSPC, "No space left on device"), ("odd",)):
+        with pytest.raises(OSError):
+            fails(*error)
 
 
 def test_an_empty_folder_is_exit_2(tmp_path, config, capsys):

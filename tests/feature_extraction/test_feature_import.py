@@ -523,6 +523,16 @@ def test_wrong_use_is_one_line_and_exit_2(tmp_path, capsys, arguments, words):
     assert len(lines) == 1 and words in lines[0]
 
 
+def test_a_store_that_is_a_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    np.save(tmp_path / "in" / "a.npy", np.ones((40, 4), np.float32))
+    (tmp_path / "store").touch()
+    command = ["convert", "features", str(tmp_path / "in"), "--from", "actionformer", "--out", str(tmp_path / "store")]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "store" in told and "cannot be used" in told and "Traceback" not in told
+
+
 def test_absent_and_empty_sources(tmp_path):
     for source, words in ((tmp_path / "absent", "no such folder"), (tmp_path, r"no \*.npy in it")):
         with pytest.raises(UserError, match=words):

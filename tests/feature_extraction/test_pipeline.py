@@ -1,5 +1,6 @@
 """The pipeline: features of the right frames, failures named, the same bytes after a kill and among others."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import torch
 
 from feature_extraction import pipeline
 from feature_extraction.assembly import Assembly, Batcher
-from feature_extraction.errors import UserError
+from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.failures import FailureLog
 from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.i3d import I3D
@@ -418,6 +419,29 @@ def test_an_error_in_a_network_stops_the_run_and_is_told(tmp_path, write_video, 
     with pytest.raises(RuntimeError, match="out of memory"):
         Extractor(settings, {"rgb": Tower(broken, 1, {})}, CPU).run(list_videos(tmp_path), tmp_path / "out")
     assert not list(tmp_path.rglob("*.claim"))
+
+
+def test_a_store_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch, write_video, gray_steps):
+    write_video(tmp_path / "a.mp4", gray_steps(20))
+    files, settings = list_videos(tmp_path), replace(SMALL, streams=("rgb",))
+    tower = Tower(lambda inputs: np.stack([[clip.mean()] for clip in inputs]), 1, {})
+    extractor = Extractor(settings, {"rgb": tower}, CPU)
+    (tmp_path / "file").touch()
+    with pytest.raises(RunFailure, match="file.*cannot be used"):
+        extractor.run(files, tmp_path / "file")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".work").touch()
+    with pytest.raises(RunFailure, match=".work.*Not a directory"):
+        extractor.run(files, tmp_path / "out")
+    extractor.streams(tmp_path / "full")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailure, match=r"full/rgb-\w+/a.json: cannot be used \(No space left on device\)"):
+        extractor.run(files, tmp_path / "full")
+    assert not list(tmp_path.rglob("*.part")) and not list(tmp_path.rglob("*.claim"))
 
 
 def test_what_one_video_cannot_do_fails_that_video_only(tmp_path, write_video, gray_steps):
