@@ -32,16 +32,26 @@ class FailureLog:
         """A video's record, where it has one that was made after `newer_than` (seconds since the epoch)."""
         path = self.folder / f"{video_id}.json"
         try:
-            return read_json(path) if path.stat().st_mtime > newer_than else None
+            record = read_json(path) if path.stat().st_mtime > newer_than else None
         except (UserError, FileNotFoundError):
             return None
+        return record if _is_record(record) else None
 
     def read(self) -> list[dict[str, Any]]:
-        """The entries of `failures.jsonl`."""
+        """The entries of `failures.jsonl`; lines that are none are passed over: the next run writes it anew."""
         try:
-            return [json.loads(line) for line in self.list.read_text(encoding="utf-8").splitlines()]
+            lines = self.list.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return []
+        entries = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if _is_record(entry):
+                entries.append(entry)
+        return entries
 
     def gather(self) -> list[dict[str, Any]]:
         """Write `failures.jsonl` from the records (no file where there are none); returns them.
@@ -63,3 +73,7 @@ class FailureLog:
         else:
             self.list.unlink(missing_ok=True)
         return entries
+
+
+def _is_record(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("id", "source", "reason"))

@@ -21,6 +21,7 @@ from feature_extraction.store import Stream, create_stream, encode_id
 
 REDUCTIONS = ("mean", "centre")
 SLACK_SNIPPETS = 2.0  # by which T may differ from the duration before the report names the video ...
+LONGEST_RATIO = 200  # snippets that one source vector may last; more is a wrong frame rate
 SLACK_SHARE = 0.03  # ... or this share of the duration, whichever is more
 FEWEST_FOR_ORDER = 5  # videos, before anything is said of a swapped RGB and flow
 
@@ -147,7 +148,8 @@ def to_grid(array_SD: np.ndarray, source: TimeGrid, grid: TimeGrid, reduce: str 
     A source vector stands for the time around the centre of its window, up to half way to its neighbours; the
     first and last also for their window's outer part. `mean` weights each by its overlap with the snippet, so
     the centres of time agree also where windows overlap (stride 4, window 16); `centre` takes the one on show
-    at the middle. The last snippet may reach beyond the source. Equal grids give the array itself.
+    at the middle. The last snippet may reach beyond the source. Equal grids give the array itself. Raises
+    `UserError` where a source vector would have to last for over LONGEST_RATIO snippets.
     """
     if source == grid:
         return np.asarray(array_SD, dtype=np.float32)
@@ -155,6 +157,11 @@ def to_grid(array_SD: np.ndarray, source: TimeGrid, grid: TimeGrid, reduce: str 
     centres_S = (np.arange(count) * source.stride + source.window / 2) / source.fps
     end = ((count - 1) * source.stride + source.window) / source.fps
     edges = np.concatenate([[0.0], centres_S[:-1] + source.snippet_seconds / 2, [end]])
+    if not end * grid.fps / grid.stride <= LONGEST_RATIO * (count + 10):
+        raise UserError(
+            f"its {count} vectors at {source.fps:g} frames per second, {source.stride} frames apart, would make "
+            f"{end * grid.fps / grid.stride:.3g} snippets; check the frame rates and strides given"
+        )
     # A millionth of a frame of slack: seconds times frames per second may come out just above a whole number
     snippets = grid.snippets_of(math.ceil(end * grid.fps - 1e-6))
     starts_T = grid.to_seconds(np.arange(snippets))
@@ -225,6 +232,9 @@ class _Import:
             self._write(video, arrays)
         except UserError as error:
             self.report.failed[name] = str(error)
+            return
+        except MemoryError:
+            self.report.failed[name] = "does not fit into memory"
             return
         self.dtypes.update(str(array.dtype) for array in video.arrays.values())
         self._compare(video.video_id, arrays)

@@ -3,6 +3,7 @@
 Shape suffixes: S source vectors over time, D features.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,21 +66,33 @@ def read_catalogue(path: Path) -> Catalogue:
         if durations_S is not None and durations_S.size != len(names):
             raise UserError(f"{path}: {durations_S.size} durations, but {len(names)} names in videoname.npy")
         seconds = [None] * len(names) if durations_S is None else durations_S.ravel().tolist()
-        return {name: Known(duration) for name, duration in zip(names, seconds, strict=True)}
+        return {
+            name: Known(_number(path / "duration.npy", name, "duration", value))
+            for name, value in zip(names, seconds, strict=True)
+        }
     content = read_json(path)
     database = content.get("database") if isinstance(content, dict) else None
     if not isinstance(database, dict):
         raise UserError(f"{path}: no 'database' object; give ActivityNet JSON or a folder with videoname.npy")
+    for name, item in database.items():
+        if not isinstance(item, dict):
+            raise UserError(f"{path}: the entry of {name!r} is no object")
+    return {
+        name: Known(*(_number(path, name, key, item.get(key)) for key in ("duration", "fps")))
+        for name, item in database.items()
+    }
+
+
+def _number(path: Path, name: str, key: str, value: Any) -> float | None:
+    if value is None:
+        return None
     try:
-        return {
-            name: Known(_number(item, "duration"), _number(item, "fps")) for name, item in database.items()
-        }
-    except (TypeError, ValueError, AttributeError):
-        raise UserError(f"{path}: a duration or fps is no number") from None
-
-
-def _number(entry: dict[str, Any], key: str) -> float | None:
-    return None if entry.get(key) is None else float(entry[key])
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise UserError(f"{path}: the {key} of {name!r} is {value!r}, expected a positive number")
+    return number
 
 
 def _names(folder: Path) -> list[str]:
@@ -121,7 +134,9 @@ def _video(
 ) -> Video:
     """A video, or the reason why it cannot be read: one bad file does not end the rest."""
     try:
-        rate = float(_load(fps).ravel()[0]) if fps is not None and fps.is_file() else None
+        rate = None
+        if fps is not None and fps.is_file():
+            rate = _number(fps, video_id, "fps", _load(fps).ravel().tolist()[0])
         return Video(video_id, source, read(), rate)
     except (UserError, IndexError, ValueError, TypeError) as error:
         return Video(video_id, source, problem=str(error))

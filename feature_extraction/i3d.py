@@ -216,6 +216,10 @@ def load_i3d(path: Path | str, in_channels: int, device: torch.device | str = "c
     """
     state, header = read_checkpoint(Path(path))
     stem, logits = state["trunk.Conv3d_1a_7x7.conv.weight"], state["logits.weight"]
+    if stem.ndim != 5 or logits.ndim != 2:
+        raise UserError(
+            f"{path}: first and last weights have shapes {list(stem.shape)} and {list(logits.shape)}, no I3D"
+        )
     if stem.shape[1] != in_channels:
         kind = {2: "flow (2 channels)", 3: "RGB (3 channels)"}
         raise UserError(
@@ -235,6 +239,8 @@ def load_i3d(path: Path | str, in_channels: int, device: torch.device | str = "c
             raise UserError(
                 f"{path}: {name} has shape {list(state[name].shape)}, expected {list(value.shape)}"
             )
+    if unknown := sorted(set(state) - set(wanted)):
+        raise UserError(f"{path}: unknown tensor {unknown[0]!r}, no part of I3D")
     for name in wanted:
         state.setdefault(name, torch.zeros((), dtype=torch.long))
     # Copied, not assigned: a mapped file's odd alignment would change the last bits of the results

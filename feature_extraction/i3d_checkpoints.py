@@ -67,6 +67,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         target = _rename(name, LAYOUTS[layout][1])
         if target is None:
             raise UserError(f"{path}: unknown tensor {name!r} in an I3D file of the {layout} layout")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex():
+            raise UserError(f"{path}: {name} is no plain tensor of numbers; save it dense and as float32")
         renamed[target] = value.float() if value.is_floating_point() else value
     for name in ("logits.weight", "logits.bias"):
         if name not in renamed:
@@ -109,13 +111,15 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(
             f"{path}: not a plain file of tensors; a pickle that holds code or objects is not read"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except Exception as error:  # damaged bytes come as nearly any error of unpickling
         reason = " ".join(str(error).split())[:200] or "it ends early"
         raise UserError(f"{path}: not a weights file, or cut short ({reason})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise UserError(f"{path}: holds {type(loaded).__name__}, expected a mapping of names to tensors")
+    if not all(isinstance(name, str) for name in loaded):
+        raise UserError(f"{path}: holds tensors whose names are no text")
     return loaded, {}
 
 
@@ -124,10 +128,12 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
         raise UserError(f"{path}: not a valid safetensors file, or cut short ({error})") from None
     try:
         header = json.loads(metadata.get("i3d", "{}"))
     except json.JSONDecodeError:
         raise UserError(f"{path}: its metadata is not valid JSON") from None
+    if not isinstance(header, dict):
+        raise UserError(f"{path}: its metadata is no object")
     return tensors, header

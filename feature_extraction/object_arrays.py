@@ -37,6 +37,10 @@ PUSHED = {
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING",
 }  # fmt: skip
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+# What damaged instructions come to: too deep or too large as well as senseless
+DAMAGE = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, RecursionError, struct.error,
+)  # fmt: skip
 NUMBERS = re.compile(r"[fiu][1248]|b1")
 
 
@@ -83,7 +87,7 @@ def read_object_array(path: Path) -> Iterator[np.ndarray]:
                 yield array
         except _Refused as error:
             raise UserError(f"{path}: {error}; only arrays of numbers are read, and nothing is run") from None
-        except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
+        except DAMAGE as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{path}: damaged or cut short after {count} of {length} arrays ({reason})"
@@ -106,7 +110,7 @@ def _header(stream: IO[bytes], path: Path) -> int:
                 shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
             else:
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-    except (ValueError, TypeError, LookupError, EOFError, SyntaxError, tokenize.TokenError) as error:
+    except (*DAMAGE, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{path}: not a .npy file ({' '.join(str(error).split())[:120]})") from None
     if not dtype.hasobject or len(shape) != 1:
         raise UserError(f"{path}: expected a list of arrays (dtype object), found {dtype} {list(shape)}")
@@ -169,7 +173,7 @@ def _run(stream: IO[bytes], length: int) -> Iterator[np.ndarray]:
         else:
             raise _Refused(f"holds the pickle instruction {name}")
     items = outer.items or []
-    if [getattr(item, "number", None) for item in items] != list(range(length)):
+    if len(items) != length or [getattr(item, "number", None) for item in items] != list(range(length)):
         raise _Refused("some entries are no arrays of numbers, or stand in it twice")
 
 

@@ -1,5 +1,6 @@
 """Every choice of feature extraction, with its default; what changes the numbers goes into the store's identity."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,6 +9,7 @@ from feature_extraction.flow import FLOWS
 from feature_extraction.flow_settings import TVL1Settings
 from feature_extraction.grid import TimeGrid
 
+LONGEST_WAIT = 2e6  # seconds, 23 days: about what an operating system's wait can be told
 STREAMS = ("rgb", "flow", "clip")
 
 
@@ -92,9 +94,11 @@ class ExtractionSettings:
             raise UserError(f"flow_algorithm {self.flow_algorithm!r} is not one of {', '.join(FLOWS)}")
         if not 1 <= self.clip_frames <= self.window:
             raise UserError(f"clip_frames must be 1 to window ({self.window}), got {self.clip_frames}")
-        for name in ("flow_bound", "stall_seconds", "video_seconds"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.flow_bound < math.inf:
+            raise UserError(f"flow_bound must be a positive number of pixels, got {self.flow_bound}")
+        for name in ("stall_seconds", "video_seconds"):
+            if not 0 < getattr(self, name) <= LONGEST_WAIT:
+                raise UserError(f"{name} must be above 0 and at most {LONGEST_WAIT:.0f}, got {getattr(self, name)}")
         if self.clip_fps is not None and not 0 < self.clip_fps <= self.fps:
             raise UserError(f"clip_fps must be above 0 and at most fps ({self.fps}), got {self.clip_fps}")
         for name in ("workers", "batch_snippets", "batch_images"):

@@ -98,6 +98,9 @@ def test_shards_by_option_and_by_environment(tmp_path, config, videos, capsys, m
         (["--set", "i3d_rgb=none.pt"], "no such file"),
         (["--shard", "2/2"], "i/n"),
         (["--set", "device=tpu9"], "not known"),
+        (["--set", "device=meta"], "runs on cpu and cuda"),
+        (["--set", "flow_bound=.inf"], "flow_bound must be a positive number"),
+        (["--set", "video_seconds=.inf", "stall_seconds=.inf"], "stall_seconds must be above 0 and at most"),
     ],
 )
 def test_bad_usage_is_one_line_and_exit_2(tmp_path, config, videos, capsys, change, words):

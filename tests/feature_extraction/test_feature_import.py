@@ -1,13 +1,11 @@
-"""Features of other projects, made here in each layout, through the importer into a store; and harmful files.
+"""Features of other projects, made here in each layout, through the importer into a store; and bad ones.
 
 Shape suffixes: S source vectors over time, T snippets, D features.
 """
 
 import json
 import os
-import pickle
-import struct
-import tracemalloc
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,12 @@ from feature_extraction.errors import UserError
 from feature_extraction.feature_import import ImportSettings, import_features, to_grid
 from feature_extraction.feature_layouts import read_catalogue
 from feature_extraction.grid import TimeGrid
-from feature_extraction.object_arrays import object_array_length, read_object_array
 from feature_extraction.store import open_streams
 from wtal.cli import main
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from object_files import write_objects  # noqa: E402
 
 BESIDE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
 SHARED = Path(os.environ.get("WTAL_SHARED_DATA", BESIDE))
@@ -30,147 +31,6 @@ SHARED = Path(os.environ.get("WTAL_SHARED_DATA", BESIDE))
 def smooth(rng, count, dim, step):
     """A random walk around a large offset: features that change slowly (small step) or fast."""
     return (5 + np.cumsum(step * rng.normal(size=(count, dim)), axis=0)).astype(np.float32)
-
-
-def write_objects(path, arrays, protocol=4):
-    objects = np.empty(len(arrays), dtype=object)
-    for index, array in enumerate(arrays):
-        objects[index] = array
-    with open(path, "wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(objects))
-        pickle.dump(objects, stream, protocol=protocol)
-
-
-# ---------------------------------------------------------------- object arrays without unpickling
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_object_arrays_equal_those_of_numpy(tmp_path, protocol):
-    rng = np.random.default_rng(0)
-    arrays = [
-        rng.random((3, 4)),
-        rng.random((50, 64)).astype(np.float32),
-        np.asfortranarray(rng.random((5, 6))),
-        rng.random((2, 3)).astype(">f4"),
-        np.arange(12, dtype=np.int64).reshape(3, 4),
-        np.zeros((0, 4), np.float16),
-        rng.random((1, 1)),
-    ]
-    write_objects(tmp_path / "o.npy", arrays, protocol)
-    wanted = np.load(tmp_path / "o.npy", allow_pickle=True)
-    got = list(read_object_array(tmp_path / "o.npy"))
-    assert object_array_length(tmp_path / "o.npy") == len(got) == len(arrays)
-    for one, other in zip(got, wanted, strict=True):
-        assert one.dtype.str[1:] == other.dtype.str[1:] and np.array_equal(one, other)
-
-
-def test_numpy_own_writer_is_read(tmp_path):
-    objects = np.empty(3, dtype=object)
-    for index in range(3):
-        objects[index] = np.full((index + 1, 4), index, np.float32)
-    np.save(tmp_path / "o.npy", objects, allow_pickle=True)
-    got = list(read_object_array(tmp_path / "o.npy"))
-    assert [array.tolist() for array in got] == [array.tolist() for array in objects]
-
-
-def test_a_file_of_python_2_is_read(tmp_path):
-    # Put together by hand: Python 2 wrote bytes as its kind of text (BINSTRING), which Python 3 cannot write
-    numbers = np.array([[1.5, -2.0], [3.25, 0.0]], "<f4")
-
-    def text(value):
-        return b"U" + bytes([len(value)]) + value
-
-    def dtype(code, order, flags):
-        state = b"(K\x03" + text(order) + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK" + flags + b"tb"
-        return b"cnumpy\ndtype\n" + text(code) + b"K\x00K\x01\x87R" + state
-
-    def array(shape, kind, data):
-        start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R"
-        return start + b"(K\x01" + shape + kind + b"\x89" + data + b"tb"
-
-    raw = numbers.tobytes()
-    inner = array(b"K\x02K\x02\x86", dtype(b"f4", b"<", b"\x00"), b"T" + struct.pack("<i", len(raw)) + raw)
-    body = b"\x80\x02" + array(b"K\x01\x85", dtype(b"O8", b"|", b"\x3f"), b"](" + inner + b"e") + b"."
-    with open(tmp_path / "o.npy", "wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": (1,)})
-        stream.write(body)
-    assert np.array_equal(np.load(tmp_path / "o.npy", allow_pickle=True, encoding="latin1")[0], numbers)
-    assert np.array_equal(next(read_object_array(tmp_path / "o.npy")), numbers)
-
-
-def test_memory_is_that_of_one_array(tmp_path):
-    rng = np.random.default_rng(0)
-    write_objects(tmp_path / "o.npy", [rng.random((200, 512)) for _ in range(30)])
-    size, one = (tmp_path / "o.npy").stat().st_size, 200 * 512 * 8
-    tracemalloc.start()
-    for _ in read_object_array(tmp_path / "o.npy"):
-        pass
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 5 * one < size / 5
-
-
-class Bomb:
-    """Unpickled, it would make a file: the proof that code was run."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
-def test_nothing_in_a_file_is_run(tmp_path):
-    ran = tmp_path / "ran"
-    good = np.ones((2, 4))
-    for name, entries, words in [
-        ("bomb.npy", [good, Bomb(ran)], r"holds a Python object \((io|_io|builtins).open\)"),
-        ("text.npy", [good, "text"], "no arrays of numbers"),
-        ("list.npy", [[1, 2]], "no arrays of numbers"),
-        ("dict.npy", [{"a": 1}], "pickle instruction EMPTY_DICT"),
-        ("names.npy", [np.array(["a", "b"])], "array of type 'U1'"),
-        ("twice.npy", [good, good], "stand in it twice"),
-    ]:
-        write_objects(tmp_path / name, entries)
-        with pytest.raises(UserError, match=words) as caught:
-            list(read_object_array(tmp_path / name))
-        assert "\n" not in str(caught.value) and name in str(caught.value)
-    assert not ran.exists()
-
-
-def test_damaged_files_get_one_line(tmp_path):
-    write_objects(tmp_path / "whole.npy", [np.ones((20, 30)), np.ones((5, 30))])
-    whole = (tmp_path / "whole.npy").read_bytes()
-    rng = np.random.default_rng(0)
-    damaged = tmp_path / "damaged.npy"
-    for size in [0, 3, 60, 128, 129, 200, 1000, len(whole) - 1]:
-        damaged.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="damaged.npy") as caught:
-            list(read_object_array(damaged))
-        assert "\n" not in str(caught.value)
-    for _ in range(300):  # whatever the bytes are: arrays or one clear line, no other error
-        content = bytearray(whole)
-        for at in rng.integers(len(whole), size=3):
-            content[at] = rng.integers(256)
-        damaged.write_bytes(content)
-        try:
-            assert all(isinstance(array, np.ndarray) for array in read_object_array(damaged))
-        except UserError as error:
-            assert "\n" not in str(error)
-    np.save(damaged, np.ones((2, 3)))
-    with pytest.raises(UserError, match="expected a list of arrays"):
-        list(read_object_array(damaged))
-    with pytest.raises(UserError, match="cannot be read"):
-        list(read_object_array(tmp_path / "absent.npy"))
-
-
-@pytest.mark.skipif(not SHARED.is_dir(), reason="real data beside the checkout is absent")
-def test_real_annotations_hold_no_arrays_and_say_so():
-    folder = SHARED / "annotations" / "thumos14_npy" / "Thumos14reduced-Annotations"
-    for name in ("segments", "labels", "labels_all"):
-        assert object_array_length(folder / f"{name}.npy") == 412
-        with pytest.raises(UserError, match="only arrays of numbers"):
-            list(read_object_array(folder / f"{name}.npy"))
 
 
 # ---------------------------------------------------------------- time grids
@@ -421,6 +281,7 @@ def store_of_trouble(tmp_path):
         np.save(folder / f"{name}.npy", array)
     np.save(folder / "pickled.npy", np.array([good, None], dtype=object), allow_pickle=True)
     (folder / "text.npy").write_text("<html>")
+    (folder / "archive.npy").write_bytes(b"PK\x03\x04 no archive" * 9)
     return folder
 
 
@@ -433,6 +294,7 @@ REASONS = {
     "empty": "expected numbers",
     "pickled": "pickled objects, which are not read",
     "text": "not a readable array",
+    "archive": "an archive, expected one array",
 }
 
 
@@ -451,12 +313,12 @@ def test_every_bad_video_is_named_and_the_rest_is_done(tmp_path, capsys):
     assert report["missing"] == ["gone"] and list(report["off_duration"]) == ["long"]
     assert report["written"] == 2
     last = captured.err.strip().splitlines()[-1]
-    assert last.startswith("wtal convert: 8 of 10 videos failed; the first, empty")
+    assert last.startswith("wtal convert: 9 of 11 videos failed; the first, archive")
     assert open_streams(tmp_path / "store")["rgb"].ids() == ["good", "long"]
     # For people
     assert main(command) == 3
     text = capsys.readouterr().out
-    assert "10 videos found, 0 written, 2 there before, 8 failed" in text
+    assert "11 videos found, 0 written, 2 there before, 9 failed" in text
     assert "1 videos in the annotations but without features: gone" in text and "does not fit" in text
 
 
@@ -472,6 +334,35 @@ def test_damaged_arrays_fail_one_video_each(tmp_path):
     report = import_features(tmp_path, tmp_path / "store", ImportSettings("actionformer", dry_run=True))
     assert report.videos == 201 and "whole" not in report.failed and len(report.failed) > 100
     assert all("\n" not in reason for reason in report.failed.values())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -5, 0, "soon", [1]])
+@pytest.mark.parametrize("key", ["duration", "fps"])
+def test_durations_and_rates_that_are_none_are_named(tmp_path, key, value):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"database": {"v_1": {"duration": 5.0, key: value}}}))
+    with pytest.raises(UserError, match=f"a.json: the {key} of 'v_1'"):
+        read_catalogue(path)
+
+
+def test_bad_entries_and_duration_arrays_are_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"database": {"v_1": [1]}}')
+    with pytest.raises(UserError, match="entry of 'v_1' is no object"):
+        read_catalogue(tmp_path / "a.json")
+    annotation_folder(tmp_path / "A", ["v_1", "v_2"], [3.0, np.nan])
+    with pytest.raises(UserError, match="duration.npy: the duration of 'v_2'"):
+        read_catalogue(tmp_path / "A")
+
+
+def test_a_rate_that_makes_billions_of_snippets_fails_that_video(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("v_1", "v_2"):
+        np.save(tmp_path / "in" / f"{name}.npy", np.ones((40, 4), np.float32))
+    catalogue = annotation_json(tmp_path / "a.json", {"v_1": {"fps": 1e-9}, "v_2": {"fps": 30.0}})
+    report = import_features(tmp_path / "in", tmp_path / "out", ImportSettings("actionformer"), catalogue)
+    assert report.written == 1 and "check the frame rates" in report.failed["v_1"]
+    fine = ImportSettings("actionformer", grid=TimeGrid(1e9, 1, 1), dry_run=True)
+    assert set(import_features(tmp_path / "in", tmp_path / "out", fine).failed) == {"v_1", "v_2"}
 
 
 def test_dry_run_writes_nothing(tmp_path):

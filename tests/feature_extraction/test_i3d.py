@@ -282,6 +282,16 @@ def broken_files(folder):
     tensors = load_file(folder / "whole.safetensors")
     save_file(tensors, folder / "meta.safetensors", {"i3d": '{"width": "wide"}'})
     save_file(tensors, folder / "json.safetensors", {"i3d": "{"})
+    save_file(tensors, folder / "list.safetensors", {"i3d": "[]"})
+    save_file({**tensors, "trunk.strange": torch.zeros(1)}, folder / "extra.safetensors")
+    for name, change in {
+        "names.pt": {3: torch.zeros(1)},
+        "sparse.pt": {"logits.bias": tensors["logits.bias"].to_sparse()},
+        "complex.pt": {"logits.bias": tensors["logits.bias"].to(torch.complex64)},
+        "stem.pt": {"trunk.Conv3d_1a_7x7.conv.weight": torch.zeros(4)},
+    }.items():
+        torch.save({**tensors, **change}, folder / name)
+    (folder / "memo.pt").write_bytes(b"\x80\x02q\x01.")  # keeps what lies on an empty stack
 
 
 @pytest.mark.parametrize(
@@ -300,6 +310,13 @@ def broken_files(folder):
         ("cut.safetensors", "cut short"),
         ("meta.safetensors", "width 'wide'"),
         ("json.safetensors", "metadata is not valid JSON"),
+        ("list.safetensors", "metadata is no object"),
+        ("extra.safetensors", "unknown tensor 'trunk.strange'"),
+        ("names.pt", "names are no text"),
+        ("sparse.pt", "logits.bias is no plain tensor"),
+        ("complex.pt", "logits.bias is no plain tensor"),
+        ("stem.pt", "no I3D"),
+        ("memo.pt", "not a"),
     ],
 )
 def test_wrong_files_get_one_clear_line(tmp_path, name, words):

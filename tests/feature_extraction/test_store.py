@@ -112,6 +112,11 @@ def test_failures_are_gathered_from_records(tmp_path):
     log.record("b", tmp_path / "b.mp4", "is gone since", 0)
     assert [entry["id"] for entry in log.gather()] == ["a"]
     assert [entry["reason"] for entry in log.read()] == ["is empty"]
+    with open(log.list, "a") as file:
+        file.write('{"id": "cut')
+    assert [entry["id"] for entry in log.read()] == ["a"]
+    (log.folder / "odd.json").write_text('{"id": "odd"}')
+    assert [entry["id"] for entry in log.gather()] == ["a"]
     log.forget("a")
     assert log.gather() == [] and not (tmp_path / "store" / "failures.jsonl").exists()
 
