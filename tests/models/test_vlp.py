@@ -139,6 +139,16 @@ def test_padding_does_not_matter_and_video_probability_is_of_the_top():
     torch.testing.assert_close(branch.video_probability(padded, mask)[0], expected)
 
 
+def test_bf16_does_not_touch_the_cosine():
+    # without temporal layers nothing else is computed: frozen CLIP scores the same in both precisions
+    torch.manual_seed(0)
+    branch = VLP(FixedText(torch.randn(3, 32)), 32, 0, 2, 2, 0.0, 100.0, True, -20.0, "sigmoid")
+    feature, mask = torch.randn(1, 50, 32), torch.ones(1, 50, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = branch(feature, mask)
+    torch.testing.assert_close(half.logit_BTC, branch(feature, mask).logit_BTC)
+
+
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_bf16_scores_and_gradients_are_finite(activation):
     torch.manual_seed(0)

@@ -56,7 +56,10 @@ class VLP(nn.Module):
         hidden_BTD = F.normalize(feature_BTD, dim=-1) * self.input_length
         for block in self.blocks:
             hidden_BTD = block(hidden_BTD, mask_BT)
-        cosine_BTC = F.normalize(hidden_BTD, dim=-1) @ F.normalize(text_CD, dim=-1).T
+        # bf16 keeps a cosine to 1/256, which CLIP's scale of 100 would make 0.4 of a logit
+        precise = torch.promote_types(hidden_BTD.dtype, torch.float32)
+        with torch.autocast(hidden_BTD.device.type, enabled=False):
+            cosine_BTC = F.normalize(hidden_BTD.to(precise), dim=-1) @ F.normalize(text_CD.to(precise), dim=-1).T
         logit_BTC = self.log_scale.exp() * cosine_BTC + self.bias
         return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
 
