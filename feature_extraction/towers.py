@@ -79,6 +79,22 @@ def _i3d_file(text: str, resolve: Callable[[str], str] | None, weights: Path | N
     return Path(place)
 
 
+def streams_asking_weights(settings: ExtractionSettings, weights: Path) -> list[str]:
+    """The streams whose networks are named by table or tag, so that `weights` is looked at for them.
+
+    Raises `UserError` for a `weights` that does not exist, whether it would be looked at or not.
+    """
+    if not weights.exists():
+        raise UserError(f"--weights {weights}: no such file or folder")
+    tag = settings.clip_pretrained or SHIPPED
+    asking = {
+        "rgb": settings.i3d_rgb in public_weights.TABLE,
+        "flow": settings.i3d_flow in public_weights.TABLE,
+        "clip": weights.is_dir() and not tag.startswith(SHIPPED) and not Path(tag).is_file(),
+    }
+    return [name for name in settings.streams if asking[name]]
+
+
 def load_towers(
     settings: ExtractionSettings,
     device: torch.device,
@@ -91,6 +107,8 @@ def load_towers(
     Raises `UserError` or `RunFailure` for weights that cannot be had.
     """
     precision = choose_precision(settings.precision, device)
+    if weights is not None:
+        streams_asking_weights(settings, weights)
     towers = {}
     for name in settings.streams:
         if name == "clip":

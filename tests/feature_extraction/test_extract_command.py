@@ -112,6 +112,17 @@ def test_bad_usage_is_one_line_and_exit_2(tmp_path, config, videos, capsys, chan
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_nothing_asks_for_are_told(tmp_path, config, videos, capsys):
+    command = ["extract", str(videos / "left side"), "--config", str(config), "--out", str(tmp_path / "out")]
+    assert main([*command, "--dry-run", "--weights", str(tmp_path / "none")]) == 2
+    assert "none: no such file or folder" in capsys.readouterr().err
+    assert main([*command, "--dry-run", "--weights", str(tmp_path)]) == 0
+    assert "is not used: the settings of rgb, flow name other files" in capsys.readouterr().err
+    rgb = ["--weights", str(tmp_path / "rgb.safetensors"), "--set", "i3d_rgb=i3d-rgb", "streams=[rgb]"]
+    assert main([*command, "--dry-run", *rgb]) == 0
+    assert "not used" not in capsys.readouterr().err
+
+
 def test_full_disks_are_one_line_and_bugs_are_not(tmp_path, videos, capsys, monkeypatch):
     def fails(*error):
         def run(options):

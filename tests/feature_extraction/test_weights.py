@@ -289,3 +289,26 @@ def test_command_line(server, entry, capsys, tmp_path):
     assert "unknown" in capsys.readouterr().out
     assert main(["weights", "verify", str(tmp_path / "absent.pt")]) == 2
     assert "absent.pt: cannot be read" in capsys.readouterr().err
+
+
+def test_verify_fails_for_other_content_under_a_published_name(server, entry, capsys, tmp_path):
+    entry("/good.bin")
+
+    def verify(*arguments):
+        code = main(["weights", "verify", *map(str, arguments), "--json"])
+        return code, [(row["name"], row["state"]) for row in json.loads(capsys.readouterr().out)]
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "flow_imagenet.pt").write_bytes(CONTENT)  # another's content, known
+    assert verify(folder / "flow_imagenet.pt") == (3, [("i3d-flow", "wrong")])
+    (folder / "tiny.pt").write_bytes(b"none")
+    assert verify(folder / "tiny.pt")[0] == 3
+    (folder / "film.mp4").write_bytes(b"none")
+    assert verify(folder / "film.mp4") == (0, [(str(folder / "film.mp4"), "unknown")])
+    assert verify("tiny", "--weights", folder / "film.mp4") == (3, [("tiny", "wrong")])
+    (folder / "film.mp4").write_bytes(CONTENT)
+    assert verify("tiny", "--weights", folder / "film.mp4") == (0, [("tiny", "right")])
+    assert verify("i3d-rgb", "--weights", folder / "film.mp4")[0] == 3
+    (folder / "i3d_rgb.safetensors").write_bytes(CONTENT)  # a name of people's folders, that says less
+    assert verify("i3d-rgb", "--weights", folder)[0] == 0

@@ -61,6 +61,13 @@ def run(options: argparse.Namespace) -> int:
         shard, said = (parse_shard(options.shard), "--shard") if options.shard else shard_from_environment()
     if shard[1] > 1:
         print(f"wtal extract: shard {shard[0]}/{shard[1]} (from {said})", file=sys.stderr)
+    if options.weights is not None:
+        from feature_extraction.towers import streams_asking_weights
+
+        if not streams_asking_weights(settings, options.weights):
+            named = ", ".join(settings.streams)
+            print(f"wtal extract: --weights {options.weights} is not used: the settings of {named} name other files",
+                  file=sys.stderr)  # fmt: skip
     common = {"shard": shard, "resolve": resolve, "weights": options.weights, "offline": options.offline}
     if options.dry_run:
         from feature_extraction.plan import plan
@@ -83,6 +90,10 @@ def run(options: argparse.Namespace) -> int:
 
         summary = extract(options.videos, options.out, settings, **common)
     _tell(summary, options)
+    if summary.renamed:
+        pairs = ", ".join(f"{old} (now {new})" for old, new in list(summary.renamed.items())[:20])
+        print(f"wtal extract: {options.out} also holds features of these videos under an id that they no longer have; "
+              f"delete <id>.npy and <id>.json in each stream: {pairs}", file=sys.stderr)  # fmt: skip
     if summary.failed:
         named = "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(summary.failed.items())[:20])
         more = f"; and {len(summary.failed) - 20} more" if len(summary.failed) > 20 else ""
@@ -103,6 +114,7 @@ def _tell(summary: "ExtractionSummary", options: argparse.Namespace) -> None:
             "frames": summary.frames,
             "seconds": round(summary.seconds, 3),
             "elsewhere": summary.elsewhere,
+            "renamed": summary.renamed,
         }
         print(json.dumps(told, ensure_ascii=False))
         return

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit code 0; 3 where `verify` found a file of another content."""
+    """Exit code 0; 3 where `verify` found another content than a file's name, or the name asked for, says."""
     rows = {"list": _list, "fetch": _fetch, "verify": _verify}[options.action](options)
     if options.json:
         print(json.dumps(rows, indent=1))
@@ -81,11 +81,19 @@ def _verify(options: argparse.Namespace) -> list[dict[str, object]]:
             rows.append({"name": given, "state": "absent", "path": None})
             continue
         digest, known = weights.identify(path)
-        if known is None:
-            state = "wrong" if named and path.name == weights.TABLE[given].file else "unknown"
+        published = next((name for name, entry in weights.TABLE.items() if entry.file == path.name), None)
+        if published is not None:  # the file's name says what it is
+            state = "right" if known == published else "wrong"
+        elif named and known not in (None, given) and path.name not in weights.TABLE[given].also:
+            state = "wrong"
         else:
-            state = "right"
-        rows.append({"name": known or given, "state": state, "path": str(path), "git_sha1": digest})
+            state = "right" if known else "unknown"
+        row = {"name": known or given, "state": state, "path": str(path), "git_sha1": digest}
+        if state == "wrong" and known:
+            row |= {"name": published or given, "content": known}
+        rows.append(row)
+        if named and options.files and state == "unknown":
+            row["state"] = "wrong"  # asked for by name, it must be that file
     return rows
 
 
@@ -106,4 +114,5 @@ def _line(row: dict[str, object]) -> str:
         lines = (row["note"], row["path"] or row["urls"][0], f"git blob SHA-1 {row['git_sha1']}")
         return head + " " + f"\n{'':28}".join(map(str, lines))
     tail = f" git blob SHA-1 {row['git_sha1']}" if row["state"] in ("wrong", "unknown") else ""
+    tail += f", which is {row['content']}" if "content" in row else ""
     return f"{head} {row['path'] or ''}{tail}".rstrip()
