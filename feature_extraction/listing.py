@@ -1,7 +1,7 @@
 """Which videos a command means: files, or folders searched for names that look like videos."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ class VideoFile:
 
 
 def list_videos(places: Path | str | Sequence[Path | str]) -> list[VideoFile]:
-    """Videos of a folder (searched through), of a file, or of several; in order of their ids.
+    """Videos of a folder (searched through, links too), of a file, or of several; in order of their ids.
 
     Ids are relative to the folder given. Hidden files and other kinds of files are passed over; a file named
     itself is taken whatever its name. Raises `UserError` where nothing is found, or where ids clash.
@@ -41,14 +41,12 @@ def list_videos(places: Path | str | Sequence[Path | str]) -> list[VideoFile]:
 
 def _of(place: Path) -> dict[str, Path]:
     if place.is_dir():
-        files = []
-        for folder, subfolders, names in os.walk(place, followlinks=False):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            files += [
-                Path(folder, name)
-                for name in names
-                if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-            ]
+        files = [
+            Path(folder, name)
+            for folder, names in _folders(place)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
         if not files:
             raise UserError(
                 f"{place}: no videos in this folder (looked for {', '.join(sorted(SUFFIXES))}, in subfolders too)"
@@ -58,3 +56,27 @@ def _of(place: Path) -> dict[str, Path]:
     if place.exists() or place.is_symlink():
         return {video_id: place.resolve() for video_id in video_ids([place.name])}
     raise UserError(f"{place}: no such file or folder; give a folder of videos")
+
+
+def _folders(place: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below `place` with their files' names, each once; hidden ones are left out.
+
+    Links to folders come after all that is reached without them, so that a link gives no second name to what
+    has one; a link to a folder above is not followed.
+    """
+    seen, links = set(), [str(place)]
+    while links:
+        start = links.pop(0)
+        if start != str(place) and place.resolve().is_relative_to(Path(start).resolve()):
+            continue
+        for folder, subfolders, names in os.walk(start):
+            real = os.path.realpath(folder)
+            if real in seen:
+                subfolders.clear()
+                continue
+            seen.add(real)
+            shown = sorted(name for name in subfolders if not name.startswith("."))
+            linked = [name for name in shown if os.path.islink(os.path.join(folder, name))]
+            links += [os.path.join(folder, name) for name in linked]
+            subfolders[:] = [name for name in shown if name not in linked]
+            yield folder, names

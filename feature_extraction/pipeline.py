@@ -10,11 +10,8 @@ A video's features hang on nothing but the video and the settings: on a CPU a ba
 only, counted from its beginning; on a GPU batches span videos and have a fixed shape, padded with zeros.
 """
 
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,29 +34,10 @@ from feature_extraction.shards import Claims, in_shard
 from feature_extraction.store import Stream, create_stream, printable
 from feature_extraction.towers import Tower, choose_device, choose_precision, identity, load_towers
 from feature_extraction.video import UnreadableVideo
+from feature_extraction.worklist import ExtractionSummary, Job, Work, renamed
 
 POLL_SECONDS = 2.0
 NO_MEMORY = "does not fit into memory"
-
-
-@dataclass
-class ExtractionSummary:
-    """What a call of `extract` did."""
-
-    streams: dict[str, Path]
-    """Folder of each stream."""
-    done: list[str] = field(default_factory=list)
-    """Ids extracted now, in the order in which they were finished."""
-    present: list[str] = field(default_factory=list)
-    """Ids that were in the store already, or that other workers put there meanwhile."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Id -> why it failed."""
-    frames: int = 0
-    """Frames of the time grid that went through."""
-    seconds: float = 0.0
-    """Wall-clock time."""
-    elsewhere: int = 0
-    """Videos of the other shards."""
 
 
 def extract(
@@ -86,108 +64,8 @@ def extract(
     towers = load_towers(settings, device, resolve, weights, offline)
     summary = Extractor(settings, towers, device).run(files, Path(out), progress)
     summary.elsewhere = len(every) - len(files)
+    summary.renamed = renamed(every, summary.streams)
     return summary
-
-
-class _Job:
-    """A claimed video and what the stages know of it; each stage touches its own fields only."""
-
-    def __init__(self, file: VideoFile, missing: list[str]) -> None:
-        self.file, self.missing = file, missing
-        self.gray_1HW: np.ndarray | None = None  # flow stage: the last frame seen
-        self.flow_1HW2: np.ndarray | None = None  # flow stage: the last flow made
-        self.assembly: Assembly | None = None  # network stage
-        self.failed = False  # network stage
-        self.promised = 0  # grid frames that the header promises
-
-
-class _Work:
-    """The list of videos, handed out to decoding threads."""
-
-    def __init__(
-        self,
-        files: list[VideoFile],
-        streams: dict[str, Stream],
-        claims: Claims,
-        failures: FailureLog,
-        summary: ExtractionSummary,
-        bar: Progress,
-        accept_truncated: bool,
-    ) -> None:
-        self.accept_truncated = accept_truncated
-        self.todo = deque(files)
-        self.held: list[VideoFile] = []
-        self.streams, self.claims, self.failures = streams, claims, failures
-        self.summary, self.bar = summary, bar
-        self._lock = threading.Lock()
-        self._began = time.time()
-        self._leftovers = [
-            path for stream in streams.values() for path in stream.folder.glob(".*.part")
-        ]  # of writers that were killed
-
-    def missing(self, file: VideoFile) -> list[str]:
-        """The streams that lack a video, or hold it of another source, or less of it than is asked for."""
-        return [
-            name
-            for name, stream in self.streams.items()
-            if not stream.holds(file.id, file.path, self.accept_truncated)
-        ]
-
-    def drop_outdated(self, job: "_Job") -> str:
-        """After a failure: remove what an earlier content of the file left, which would pass for the video's.
-
-        Returns what is to be told of it.
-        """
-        outdated, kept = [], []
-        for name in job.missing:
-            stream = self.streams[name]
-            if job.file.id not in stream:
-                continue
-            if stream.is_of_another(job.file.id, job.file.path):
-                stream.discard(job.file.id)
-                outdated.append(name)
-            else:
-                kept.append(name)
-        return "".join(
-            f"; {text} ({', '.join(names)})"
-            for text, names in (("the features of its earlier content were removed", outdated),
-                                ("features of it are in the store", kept))
-            if names
-        )  # fmt: skip
-
-    def next(self) -> _Job | str | None:
-        """A claimed job; "waiting" where all that is left is in other workers' hands; None at the end."""
-        with self._lock:
-            while self.todo:
-                file = self.todo.popleft()
-                if not self.missing(file):
-                    self._present(file)
-                elif not self.claims.take(file.id):
-                    self.held.append(file)
-                elif not (missing := self.missing(file)):  # finished while we looked
-                    self.claims.give_up(file.id)
-                    self._present(file)
-                elif (record := self.failures.get(file.id, newer_than=self._began)) is not None:
-                    self.claims.give_up(file.id)  # another worker just tried it
-                    self.summary.failed[file.id] = record["reason"]
-                    self.bar.finished(file.id)
-                else:
-                    self._sweep(file.id)
-                    return _Job(file, missing)
-            if not self.held:
-                return None
-            self.todo, self.held = deque(self.held), []
-            return "waiting"
-
-    def _present(self, file: VideoFile) -> None:
-        self.summary.present.append(file.id)
-        self.bar.present()
-
-    def _sweep(self, video_id: str) -> None:
-        starts = tuple(f".{(video_id + suffix)[:80]}." for suffix in (".npy", ".json"))
-        for path in self._leftovers:
-            if path.name.startswith(starts):
-                path.unlink(missing_ok=True)
 
 
 class Extractor:
@@ -228,7 +106,7 @@ class Extractor:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a batch a thread, see `NetworkPool`
         try:
-            work = _Work(files, streams, claims, failures, summary, bar, self.settings.accept_truncated)
+            work = Work(files, streams, claims, failures, summary, bar, self.settings.accept_truncated)
             _Run(self, work, bar).go()
         finally:
             bar.close()
@@ -242,7 +120,7 @@ class Extractor:
 class _Run:
     """One pass of the pipeline."""
 
-    def __init__(self, extractor: Extractor, work: _Work, bar: Progress) -> None:
+    def __init__(self, extractor: Extractor, work: Work, bar: Progress) -> None:
         self.extractor, self.settings, self.work, self.bar = extractor, extractor.settings, work, bar
         self.summary = work.summary
         self.line = Line()
@@ -261,7 +139,7 @@ class _Run:
         self.batchers = {
             name: Batcher(name, tower, sizes[name], on_gpu, self.pool) for name, tower in extractor.towers.items()
         }
-        self.settling: list[_Job] = []  # all frames seen, features not all back
+        self.settling: list[Job] = []  # all frames seen, features not all back
 
     def go(self) -> None:
         """Run all stages; the networks run in this thread."""
@@ -326,7 +204,7 @@ class _Run:
             self.flowed.put((kind, job, content))
         self.flowed.done()
 
-    def _flow_of(self, job: _Job, rgb_NHWC: np.ndarray) -> np.ndarray | None:
+    def _flow_of(self, job: Job, rgb_NHWC: np.ndarray) -> np.ndarray | None:
         settings = self.settings
         gray_NHW = to_gray(rgb_NHWC)
         if job.gray_1HW is not None:
@@ -342,7 +220,7 @@ class _Run:
         job.flow_1HW2 = flow_NHW2[-1:].copy()
         return flow_NHW2
 
-    def _last_flow(self, job: _Job) -> np.ndarray:
+    def _last_flow(self, job: Job) -> np.ndarray:
         """The last frame has no follower: it gets the flow before it, or none where it is the only one."""
         if job.flow_1HW2 is not None:
             return job.flow_1HW2
@@ -363,7 +241,7 @@ class _Run:
                     self._fail(job, _reason(error), 0)
         self._flush_all()
 
-    def _advance(self, kind: str, job: _Job, content: Any) -> None:
+    def _advance(self, kind: str, job: Job, content: Any) -> None:
         if kind == "begin":
             job.promised = content
         if kind == "restart" or job.assembly is None:
@@ -395,7 +273,7 @@ class _Run:
         self.pool.collect()
         self._settle()
 
-    def _refused(self, job: _Job) -> bool:
+    def _refused(self, job: Job) -> bool:
         """Fail a video of which a network refused an input."""
         if job.assembly is None or job.assembly.error is None:
             return False
@@ -412,13 +290,13 @@ class _Run:
             job.assembly = None
             self.written.put((job, arrays, sidecar))
 
-    def _drop(self, job: _Job) -> None:
+    def _drop(self, job: Job) -> None:
         if job.assembly is not None:
             for batcher in self.batchers.values():
                 batcher.drop(job.assembly)
             job.assembly = None
 
-    def _fail(self, job: _Job, reason: str, frames: int) -> None:
+    def _fail(self, job: Job, reason: str, frames: int) -> None:
         job.failed = True
         self._drop(job)
         self.written.put((job, None, (reason, frames)))

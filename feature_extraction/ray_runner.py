@@ -16,7 +16,7 @@ from tqdm import tqdm
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.failures import FailureLog
 from feature_extraction.listing import VideoFile, list_videos
-from feature_extraction.pipeline import ExtractionSummary
+from feature_extraction.pipeline import ExtractionSummary, renamed
 from feature_extraction.settings import ExtractionSettings
 
 GROUP = 32  # videos a task at most: each task starts a decoding process of its own
@@ -123,6 +123,7 @@ def extract_on_ray(
             ray.shutdown()
     FailureLog(out).gather()
     summary.seconds = time.monotonic() - began
+    summary.renamed = renamed(files, summary.streams)
     return summary
 
 

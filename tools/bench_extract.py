@@ -1,6 +1,6 @@
 """How fast is feature extraction here: each stage alone, all together, and what memory it took.
 
-    python tools/bench_extract.py [VIDEOS] [--config FILE] [--seconds N] [--json]
+    python tools/bench_extract.py [VIDEOS] [--config FILE] [--set KEY=VALUE ...] [--json]
 
 Without VIDEOS it draws its own clips; without weights in the configuration it uses random networks of full width,
 which cost the same. Prints seconds of each stage alone (decode, flow, networks, write) over the same frames, with

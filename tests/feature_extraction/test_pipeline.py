@@ -482,15 +482,3 @@ def test_a_video_that_another_worker_failed_meanwhile_is_not_tried_again(tmp_pat
     thread.join()
     other.close()
     assert summary.failed == {"a": "tried by the other"}
-
-
-def test_folders_without_videos_are_refused(tmp_path):
-    with pytest.raises(UserError, match="no videos in this folder"):
-        list_videos(tmp_path)
-    with pytest.raises(UserError, match="no such file or folder"):
-        list_videos(tmp_path / "none")
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "v.mp4").touch()
-    with pytest.raises(UserError, match="both have the id 'v'"):
-        list_videos([tmp_path / "a", tmp_path / "b"])

@@ -1,0 +1,44 @@
+"""Which videos a folder holds, and under which ids."""
+
+import numpy as np
+import pytest
+
+from feature_extraction import pipeline
+from feature_extraction.errors import UserError
+from feature_extraction.listing import list_videos
+from feature_extraction.settings import ExtractionSettings
+from feature_extraction.towers import Tower
+
+
+def test_linked_folders_are_searched_once_and_keep_the_names_of_real_ones(tmp_path):
+    for folder in ("in/real", "elsewhere/deep", "in/.hidden"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "v.mp4").touch()
+    for name, target in (("a", "in/real"), ("disk", "elsewhere"), ("loop", "in"), ("up", "."), ("z", "elsewhere")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / target)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
+    assert [file.id for file in list_videos(tmp_path / "in")] == ["disk%2Fdeep%2Fv", "real%2Fv"]
+
+
+def test_a_video_that_got_another_id_is_named(tmp_path, write_video, gray_steps, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "a.mp4", gray_steps(17))
+    settings = ExtractionSettings(streams=("rgb",), short_side=32, crop=None, device="cpu")
+    tower = Tower(lambda inputs: np.stack([[clip.mean()] for clip in inputs]), 1, {})
+    monkeypatch.setattr(pipeline, "load_towers", lambda *_: {"rgb": tower})
+    assert pipeline.extract(tmp_path / "in", tmp_path / "out", settings).renamed == {}
+    write_video(tmp_path / "in" / "a.mkv", gray_steps(17))
+    summary = pipeline.extract(tmp_path / "in", tmp_path / "out", settings)
+    assert sorted(summary.done) == ["a.mkv", "a.mp4"] and summary.renamed == {"a": "a.mp4"}
+
+
+def test_folders_without_videos_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no videos in this folder"):
+        list_videos(tmp_path)
+    with pytest.raises(UserError, match="no such file or folder"):
+        list_videos(tmp_path / "none")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "v.mp4").touch()
+    with pytest.raises(UserError, match="both have the id 'v'"):
+        list_videos([tmp_path / "a", tmp_path / "b"])
