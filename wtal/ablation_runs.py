@@ -216,8 +216,9 @@ def trained(config: Config) -> RunFolder:
 
 def execute(job: Job) -> None:
     """Train a job's run where it is not finished, and write each of its measurements."""
-    from wtal.prediction import load_scores, other_row, predict_run
+    from wtal.prediction import classified, load_scores, other_row, predict_run
     from wtal.summary import measure
+    from wtal.training.assemble import open_features
 
     config = job.config
     run = trained(config)
@@ -230,7 +231,9 @@ def execute(job: Job) -> None:
     exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
     for row, infer in job.measures:
         changed = build(Config, override(plain(config), infer))
-        values: dict[str, Any] = measure(
-            changed, inputs.truth, load_scores(run, row, ids), load_scores(run, other, ids) if other else None
-        )
+        rows = {name: load_scores(run, name, ids) for name in {row, *([other] if other else [])}}
+        if config.inference.video_classifier:
+            rows = {name: classified(changed, scores, open_features(changed), inputs.truth.classes)
+                    for name, scores in rows.items()}  # fmt: skip
+        values: dict[str, Any] = measure(changed, inputs.truth, rows[row], rows[other] if other else None)
         write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

@@ -11,12 +11,19 @@ What the commands do is here too: `train`, `report`, `export`, `read`. Times are
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feature_extraction.errors import UserError
 from wtal.config import Config, load_config
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.inference.scores import VideoScores
 from wtal.runs import ROWS, RunFolder
+
+if TYPE_CHECKING:
+    import torch
+
+    from wtal.datasets.features import FeatureSet
+    from wtal.models.build import StreamedBranch
 
 __all__ = ["Detection", "Localizer", "VideoScores", "export", "load", "read", "report", "train"]
 
@@ -31,7 +38,7 @@ class Localizer:
         self.config = config
         self.classes = classes
         """Class names, in the order of the scores' columns."""
-        self._branch = None
+        self._branches: dict[str, StreamedBranch] = {}
 
     def detect(self, videos: Videos, store: str | Path | None = None) -> dict[str, list[Detection]]:
         """Detections of video files (or of all videos in a folder) by video id, surest first; times in
@@ -42,41 +49,54 @@ class Localizer:
         the others' features are there.
         """
         from wtal.inference.detect import detect
+        from wtal.prediction import rows_for
 
+        own, *second = rows_for(self.config, "ours")
         return {
-            video_id: detect(scores, self.classes, self.config.inference)
-            for video_id, scores in self.scores(videos, store)
+            video_id: detect(scored[own], self.classes, self.config.inference, *(scored[row] for row in second))
+            for video_id, scored in self._scored(videos, store)
         }
 
     def scores(self, videos: Videos, store: str | Path | None = None) -> Iterator[tuple[str, VideoScores]]:
         """Frame and video probabilities behind the detections: (video id, scores), one video at a time."""
-        from feature_extraction.pipeline import extract
-        from wtal.prediction import classified
+        for video_id, scored in self._scored(videos, store):
+            yield video_id, scored["ours"]
+
+    def _scored(self, videos: Videos, store: str | Path | None) -> Iterator[tuple[str, dict[str, VideoScores]]]:
+        """(video id, row -> scores) of the row `ours`, and of the one that it is fused with."""
+        from wtal.new_videos import extract_streams, extractions_of
+        from wtal.prediction import check_row, classified, rows_for
         from wtal.scoring import row_sources, score_row
-        from wtal.shipped import resolve
-        from wtal.training.assemble import open_features
+        from wtal.training.assemble import pick_device
 
+        check_row(self.config, "ours")
+        rows, sources = rows_for(self.config, "ours"), row_sources(self.config, self.run)
+        places = [Path(videos)] if isinstance(videos, (str, Path)) else [Path(video) for video in videos]
         place = Path(store) if store is not None else self.run.path / "features-new"
-        summary = extract(videos, place, self.config.extraction, resolve=resolve)
-        if summary.failed:
-            named = "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(summary.failed.items()))
-            raise UserError(f"{len(summary.failed)} videos cannot be read: {named}")
-        features = open_features(self.config, place)
-        source = row_sources(self.config)["ours"]
-        branch, device = self._load(features)
-        ids = sorted([*summary.done, *summary.present])
-        for video_id, scores in score_row(branch, source.rule, features, ids, device, ROWS["ours"]):
-            yield video_id, classified(self.config, {video_id: scores}, features, self.classes)[video_id]
-
-    def _load(self, features):
-        from wtal.scoring import load_row, row_sources
-        from wtal.training.assemble import build_branches, pick_device
-
+        features, ids, failed = extract_streams(places, place, extractions_of(self.config))
+        if failed:
+            named = "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(failed.items()))
+            raise UserError(f"{len(failed)} videos cannot be read: {named}")
         device = pick_device(self.config.training.device)
-        if self._branch is None:
-            branches = build_branches(self.config, features, self.classes)
-            self._branch = load_row(self.run, row_sources(self.config)["ours"], branches).to(device)
-        return self._branch, device
+        self._load(rows, features, device)
+        scored = [
+            score_row(self._branches[row], sources[row].rule, features, ids, device, ROWS[row]) for row in rows
+        ]
+        for by_row in zip(*scored, strict=True):
+            yield by_row[0][0], {
+                row: classified(self.config, {video_id: scores}, features, self.classes)[video_id]
+                for row, (video_id, scores) in zip(rows, by_row, strict=True)
+            }
+
+    def _load(self, rows: Sequence[str], features: "FeatureSet", device: "torch.device") -> None:
+        from wtal.scoring import load_row, row_sources
+        from wtal.training.assemble import build_branches
+
+        if all(row in self._branches for row in rows):
+            return
+        built = build_branches(self.config, features, self.classes)
+        sources = row_sources(self.config, self.run)
+        self._branches = {row: load_row(self.run, sources[row], built).to(device) for row in rows}
 
 
 def load(run: str | Path, overrides: Sequence[str] = ()) -> Localizer:

@@ -233,6 +233,11 @@ def test_the_other_functions_of_the_api(done, tmp_path):
     strict = localizer.detect(folder / "new.mp4")["new"]
     loose = read_predictions(folder / "new.json")["new"]
     assert sum(d.end - d.start for d in strict) < sum(d.end - d.start for d in loose)
+    fusion = "inference.fusion=average"
+    fused = tmp_path / "fused.json"
+    assert main(["predict", str(run), fusion, "--video", str(folder / "new.mp4"), "--out", str(fused)]) == 0
+    found = api.load(run, [fusion]).detect([folder / "new.mp4"])["new"]
+    assert found == read_predictions(fused)["new"] != loose
     (path,) = api.export({"new": loose}, "via", tmp_path, {"new": folder / "new.mp4"})
     assert [i.label for i in api.read(path, "via").videos["new"].instances] == [
         d.label for d in sorted(loose, key=lambda d: d.start)

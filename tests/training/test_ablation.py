@@ -193,3 +193,16 @@ def test_an_unfinished_run_goes_on_under_other_inference_settings(config_file, w
 def test_two_processes_measure_what_one_does(config_file, world):
     one = run_table("table3", config_file, QUICK, [0, 1], world / "one", 1)
     assert run_table("table3", config_file, QUICK, [0, 1], world / "two", 2) == one
+
+
+def test_a_video_classifier_speaks_in_the_table_as_in_the_summary(config_file, world):
+    classifier = world / "classifier"
+    command = ["train-video-classifier", config_file, "--out", str(classifier), "--set", "epochs=1"]
+    assert main([*command, "--set", "model.clusters=2"]) == 0
+    plain = run_table("table3", config_file, QUICK, [0], world / "plain", 1)
+    chosen = [f"inference.video_classifier={classifier}"]
+    table = run_table("table3", config_file, [*QUICK, *chosen], [0], world / "chosen", 1)
+    (summary,) = (world / "chosen" / "runs").glob("*/summary.json")
+    ours = table["rows"][-1]["seeds"]["0"]["average_mAP"]
+    assert ours == json.loads(summary.read_text())["rows"]["ours"]["average_mAP"]
+    assert ours != plain["rows"][-1]["seeds"]["0"]["average_mAP"]
