@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from feature_extraction.errors import RunFailure, UserError
-from feature_extraction.files import read_json
+from feature_extraction.files import atomic_write, read_json
 from feature_extraction.weights import VARIABLE
 
 FULL_VOCABULARY = 49408  # CLIP's byte-pair vocabulary: 512 byte symbols, 48,894 merges, 2 marks
@@ -192,5 +192,6 @@ def make_tokenizer(model: str, config: dict[str, Any]) -> Any:
         lines = stream.read().split(b"\n")[: 1 + vocabulary - SMALLEST_VOCABULARY]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "merges.txt.gz"
-        table.write_bytes(gzip.compress(b"\n".join(lines)))
+        with atomic_write(table) as stream:  # a full disk's error then names the file
+            stream.write(gzip.compress(b"\n".join(lines)))
         return open_clip.SimpleTokenizer(bpe_path=str(table), context_length=context)

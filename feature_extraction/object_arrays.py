@@ -88,7 +88,7 @@ def read_object_array(path: Path) -> Iterator[np.ndarray]:
         except _Refused as error:
             raise UserError(f"{path}: {error}; only arrays of numbers are read, and nothing is run") from None
         except DAMAGE as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(
                 f"{path}: damaged or cut short after {count} of {length} arrays ({reason})"
             ) from None
