@@ -184,12 +184,14 @@ def extract_audio(source: Path, out: Path, settings: AudioSettings) -> Iterator[
         raise UserError(f"{source}: no audio files (looked for {', '.join(SUFFIXES)})")
     stream, failures = open_logmel(out, settings), FailureLog(out)
     names = video_ids(PurePosixPath(path.relative_to(root).as_posix()) for path in found)
-    left = {key: root / name for key, name in names.items() if key not in stream}
+    left = {key: root / name for key, name in names.items() if not stream.holds(key, root / name)}
     for key, path in tqdm(left.items(), disable=None, unit="file"):
         try:
             samples_N = read_audio(path, settings.sample_rate)
             features_TD = log_mel(samples_N, settings)
         except UserError as error:
+            if stream.is_of_another(key, path):
+                stream.discard(key)  # of the file's earlier content
             failures.record(key, path, str(error), 0)
             yield key, str(error)
             continue
@@ -197,6 +199,7 @@ def extract_audio(source: Path, out: Path, settings: AudioSettings) -> Iterator[
             "duration": len(samples_N) / settings.sample_rate,
             "source": str(path),
             "size": path.stat().st_size,
+            "mtime_ns": path.stat().st_mtime_ns,
             "sha256": sha256_file(path),
             "padding": len(features_TD) * settings.stack * settings.hop - len(samples_N),
         }

@@ -110,6 +110,13 @@ def test_store_resumes_and_names_failures(tmp_path):
     assert stream.sidecar("Y_1.000_2.000")["duration"] == pytest.approx(1.0)
     assert stream.sidecar("sub%2Fb")["padding"] == 8 * 1024 - 8000
     assert list(dict(extract_audio(folder, store, SETTINGS))) == ["broken"]
+    # Another content under an old name: of the same size, then no sound at all
+    write_wav(folder / "sub" / "b.wav", tone(110, 0.5))
+    before = stream.read("sub%2Fb").copy()
+    assert dict(extract_audio(folder, store, SETTINGS))["sub%2Fb"] is None
+    assert not np.array_equal(before, stream.read("sub%2Fb"))
+    (folder / "sub" / "b.wav").write_bytes(b"nothing")
+    assert dict(extract_audio(folder, store, SETTINGS))["sub%2Fb"] and stream.ids() == ["Y_1.000_2.000"]
 
 
 def test_command(tmp_path, capsys):
