@@ -124,6 +124,15 @@ class Stream:
         except (UserError, OSError, AttributeError):
             return None
 
+    def note_time(self, video_id: str, source: Path) -> None:
+        """After `holds`: record the source's time of change, so that a copy is not hashed again every time."""
+        try:
+            sidecar, now = self.sidecar(video_id), source.stat().st_mtime_ns
+        except FileNotFoundError:
+            return  # removed this moment; its features stay
+        if sidecar.get("mtime_ns") not in (None, now):
+            write_json(self.sidecar_path(video_id), {**sidecar, "mtime_ns": now})
+
     def discard(self, video_id: str) -> None:
         """Remove a video's features, the array first: without it the video is not done."""
         self.array_path(video_id).unlink(missing_ok=True)

@@ -130,6 +130,8 @@ class Work:
             return "waiting"
 
     def _present(self, file: VideoFile) -> None:
+        for stream in self.streams.values():
+            stream.note_time(file.id, file.path)
         self.summary.present.append(file.id)
         self.bar.present()
 

@@ -135,6 +135,17 @@ def test_a_changed_video_is_extracted_anew(tmp_path, write_video, gray_steps, br
     assert open_streams(tmp_path / "out")["rgb"].sidecar("in")["frames"] == 40
 
 
+def test_a_copied_video_is_hashed_once(tmp_path, monkeypatch, write_video, gray_steps, brightness_towers):
+    extractor = Extractor(SMALL, brightness_towers, CPU)
+    write_video(tmp_path / "in.mp4", gray_steps(20))
+    files = list_videos(tmp_path / "in.mp4")
+    extractor.run(files, tmp_path / "out")
+    os.utime(tmp_path / "in.mp4", ns=(0, 10**18))
+    assert extractor.run(files, tmp_path / "out").present == ["in"]
+    monkeypatch.setattr("feature_extraction.store.sha256_file", None)
+    assert extractor.run(files, tmp_path / "out").present == ["in"]
+
+
 def test_what_a_file_no_longer_shows_is_not_left_in_the_store(tmp_path, write_video, gray_steps, brightness_towers):
     extractor = Extractor(SMALL, brightness_towers, CPU)
     write_video(tmp_path / "in.mp4", gray_steps(20))
