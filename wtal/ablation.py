@@ -88,6 +88,7 @@ TABLES: dict[str, list[Variant]] = {
         Variant("agreement of the branches", ("pseudo_labels.agreement=drop",)),
         Variant("thresholds per class", ("pseudo_labels.adaptive=true",)),
         Variant("averaged teachers (0.99)", ("pseudo_labels.ema=0.99",)),
+        Variant("bag loss kept in F phases (0.1)", ("loss.cls=0.1",)),
         Variant("several time scales", ("cbp.name=multiscale",)),
         Variant("one round", ("schedule.rounds=1",)),
     ],
