@@ -7,6 +7,7 @@ from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 from wtal.evaluation.classification import classification_map, video_map
 from wtal.evaluation.proposals import average_recall
+from wtal.evaluation.tagging import tagging_metrics
 
 from .brute_force import tiou
 
@@ -21,8 +22,8 @@ def test_classification_by_hand():
     assert result.classes == ("a", "b")
     assert result.ap_C.tolist() == pytest.approx([(1 + 2 / 3) / 2, 1 / 2])
     assert result.hit_at_1 == 0.5
-    # one ranking: a0 .9 +, c2 .9, a1 .8, b1 .7, b2 .6 +, a2 .2 +
-    assert result.gap == pytest.approx((1 + 2 / 5 + 3 / 6) / 3)
+    # one ranking, the negative first at .9: c2 .9, a0 .9 +, a1 .8, b1 .7, b2 .6 +, a2 .2 +
+    assert result.gap == pytest.approx((1 / 2 + 2 / 5 + 3 / 6) / 3)
 
 
 def test_gap_looks_at_the_top_classes_only():
@@ -55,7 +56,46 @@ def test_video_score_is_the_best_detection():
         "elsewhere": [Detection(0, 1, "a", 1.0)],
     }
     result = video_map(truth, found)
-    assert result.ap_C.tolist() == pytest.approx([(1 + 2 / 3) / 2, 1 / 2])
+    # a: v .9 +, w .5; nothing says that x has a or w has b
+    assert result.ap_C.tolist() == pytest.approx([1 / 2, 0.0])
+
+
+def truth_of(labels):
+    classes = tuple(sorted({name for own in labels.values() for name in own}))
+    return AnnotationSet(classes, {v: VideoAnnotation(v, "test", tuple(own)) for v, own in labels.items()})
+
+
+def test_what_was_not_detected_earns_nothing():
+    result = video_map(truth_of({"v": "a", "w": "b"}), {})
+    assert (result.mAP, result.hit_at_1, result.gap) == (0.0, 0.0, 0.0)
+    # w's b is not found: half of the classes, of the videos and of the positives
+    result = video_map(truth_of({"v": "a", "w": "b"}), {"v": [Detection(0, 1, "a", 0.1)]})
+    assert (result.mAP, result.hit_at_1, result.gap) == (0.5, 0.5, 0.5)
+
+
+def test_video_labels_do_not_hang_on_the_order_of_the_videos():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        labels = {f"v{v}": rng.choice(list("abc"), rng.integers(1, 3), False).tolist() for v in range(6)}
+        found = {
+            v: [Detection(0, 1, str(c), float(s)) for c, s in zip("abc", rng.choice([0.2, 0.4], 3), strict=True)]
+            for v in rng.choice(list(labels), 4, False).tolist()
+        }
+        one = video_map(truth_of(labels), found)
+        other = video_map(truth_of(dict(reversed(labels.items()))), found)
+        assert other.ap_C == pytest.approx(one.ap_C)
+        assert (other.hit_at_1, other.gap) == pytest.approx((one.hit_at_1, one.gap))
+
+
+def test_video_labels_are_those_of_the_tagging_metrics():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        score, label = rng.choice([0.1, 0.5, 0.9], (6, 4)), rng.random((6, 4)) < 0.4
+        label[:, 0] |= ~label.any(axis=1)
+        result, other = classification_map(score, label, "abcd", top=3), tagging_metrics(score, label, top_k=3)
+        assert result.mAP == pytest.approx(other.video_map)
+        assert result.hit_at_1 == pytest.approx(other.hit_at_1)
+        assert result.gap == pytest.approx(other.gap)
 
 
 def plain_average_recall(truth, found, thresholds, largest):

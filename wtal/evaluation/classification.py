@@ -1,5 +1,8 @@
 """How well video-level classes are told: mean average precision over classes, hit@1 and GAP.
 
+Ties are pessimistic, as in `wtal.evaluation.tagging`: at equal scores the negatives come first, so that no
+result hangs on the order of the videos.
+
 Legend: V videos, C classes.
 """
 
@@ -43,10 +46,10 @@ def classification_map(
 ) -> ClassificationResult:
     """Measure video scores (higher is surer) against multi-hot video labels.
 
-    AP is not interpolated: the mean precision at the ranks of the videos that have the class; equal scores
-    keep the order of the videos. GAP (Abu-El-Haija et al. 2016) ranks the `top` best-scored classes of every
-    video together and divides by all positives. Raises `UserError` for scores that are not numbers and for
-    labels without a positive.
+    A score of minus infinity says that the class was not offered for the video: it is in no ranking and
+    earns nothing. AP is not interpolated: the mean precision at the ranks of the videos that have the class.
+    GAP (Abu-El-Haija et al. 2016) ranks the `top` best-scored classes of every video together and divides by
+    all positives. Raises `UserError` for scores that are not numbers and for labels without a positive.
     """
     score_VC, label_VC = np.asarray(score_VC, dtype=np.float64), np.asarray(label_VC, dtype=bool)
     if score_VC.shape != label_VC.shape or score_VC.shape[1] != len(classes):
@@ -58,18 +61,24 @@ def classification_map(
     if not label_VC.any():
         raise UserError("no video has a label; there is nothing to measure")
     present = np.flatnonzero(label_VC.any(axis=0))
-    order_VC = np.argsort(-score_VC, axis=0, kind="stable")
-    ap = [non_interpolated(label_VC[order_VC[:, c], c], int(label_VC[:, c].sum())) for c in present]
+    offered_VC = score_VC > -math.inf
+    ap = [
+        _average_precision(
+            score_VC[offered_VC[:, c], c], label_VC[offered_VC[:, c], c], int(label_VC[:, c].sum())
+        )
+        for c in present
+    ]
     labelled = np.flatnonzero(label_VC.any(axis=1))
-    best_V = np.argmax(score_VC[labelled], axis=1)
-    ranked = np.argsort(-score_VC, axis=1, kind="stable")[:, :top]
-    scores = np.take_along_axis(score_VC, ranked, axis=1).ravel()
-    right = np.take_along_axis(label_VC, ranked, axis=1).ravel()
+    ranked = np.lexsort((label_VC, -score_VC), axis=1)[:, :top]
+    best_V = ranked[labelled, 0]
+    kept_VC = np.zeros(label_VC.shape, dtype=bool)
+    np.put_along_axis(kept_VC, ranked, True, axis=1)
+    kept_VC &= offered_VC
     return ClassificationResult(
         tuple(classes[c] for c in present),
         np.array(ap),
-        float(label_VC[labelled, best_V].mean()),
-        non_interpolated(right[np.argsort(-scores, kind="stable")], int(label_VC.sum())),
+        float((label_VC & offered_VC)[labelled, best_V].mean()),
+        _average_precision(score_VC[kept_VC], label_VC[kept_VC], int(label_VC.sum())),
     )
 
 
@@ -77,7 +86,7 @@ def video_map(
     ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]
 ) -> ClassificationResult:
     """`classification_map` of detections: a video's score for a class is its best detection's; without one
-    the lowest.
+    the class is not offered.
 
     Detections of unknown videos and classes are left out.
     """
@@ -93,3 +102,7 @@ def video_map(
                 # max() would let a NaN through or not depending on the order
                 score_VC[v, c] = np.maximum(score_VC[v, c], detection.score)
     return classification_map(score_VC, label_VC, ground_truth.classes)
+
+
+def _average_precision(score: np.ndarray, label: np.ndarray, positives: int) -> float:
+    return non_interpolated(label[np.lexsort((label, -score))], positives)
