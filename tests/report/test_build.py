@@ -114,6 +114,27 @@ def test_errors_of_each_video():
     assert errors_by_video(truth, found, "activitynet") == {"v": Errors(1, 3, 2), "w": Errors(0, 0, 1)}
 
 
+@pytest.mark.parametrize(
+    ("protocol", "false"), [("activitynet", 4), ("thumos-snippet", 2), ("thumos-official", 2)]
+)
+def test_detections_on_ambiguous_segments_are_not_false_where_the_protocol_drops_them(protocol, false):
+    segment, ambiguous = (0.0, 6.4), ((64.0, 70.4),)
+    truth = AnnotationSet(
+        ("a",), {"v": VideoAnnotation("v", "", ("a",), (Instance(*segment, "a"),), None, ambiguous)}
+    )
+    found = {
+        "v": [
+            Detection(*segment, "a", 0.9),
+            Detection(32.0, 38.4, "a", 0.8),  # on nothing
+            Detection(32.0, 38.4, "c", 0.7),  # on nothing, a class without ground truth
+            Detection(64.0, 70.4, "a", 0.6),  # on the Ambiguous segment
+            Detection(64.0, 70.4, "c", 0.5),
+        ],
+        "elsewhere": [Detection(0, 1, "a", 1.0)],
+    }
+    assert errors_by_video(truth, found, protocol) == {"v": Errors(1, false, 0)}
+
+
 RECORDS = [
     *({"step": s, "phase": "warmup", "kind": "train", "loss": 1.0 / s, "cls": 2.0} for s in (10, 20, 30)),
     {"step": 30, "phase": "warmup", "kind": "phase_end", "fg_miou": 0.2, "bg_miou": 0.8, "exponent_n": [1.0]},

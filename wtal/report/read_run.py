@@ -1,14 +1,17 @@
 """A run folder as the data of its report."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
 from wtal.config import Config
-from wtal.datasets.annotations import AnnotationSet, Detection, VideoAnnotation, read_predictions
+from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
 from wtal.datasets.load import load_annotations
 from wtal.evaluation.detection import assign, detection_map
 from wtal.inference.scores import VideoScores
@@ -112,24 +115,35 @@ def score_reader(
 def errors_by_video(
     truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], protocol: str
 ) -> dict[str, Errors]:
-    """Hits, false detections and missed instances of each video of `truth` at `VIDEO_TIOU`."""
-    result = assign(truth, predictions, protocol, (VIDEO_TIOU,))
+    """Hits, false detections and missed instances of each video of `truth` at `VIDEO_TIOU`.
+
+    Detections that the protocol drops or ignores are neither; those of a class without ground truth are false
+    where the protocol would count them.
+    """
+    result = assign(_with_every_label(truth, predictions), predictions, protocol, (VIDEO_TIOU,))
     problem, hit_N = result.problem, result.truth_KN[0] >= 0
-    hits = {video_id: 0 for video_id in truth.videos}
-    ignored = dict(hits)
-    for index, hit, counted in zip(problem.found.video.tolist(), hit_N, result.counted_KN[0], strict=True):
-        video_id = problem.videos[index]
-        if video_id in hits:
-            hits[video_id] += int(hit)
-            ignored[video_id] += int(not counted)
+    false_N = ~hit_N & result.counted_KN[0]
+    hits, false = (
+        np.bincount(problem.found.video[chosen_N], minlength=len(problem.videos)).tolist()
+        for chosen_N in (hit_N, false_N)
+    )
     return {
-        video_id: Errors(
-            hits[video_id],
-            len(predictions.get(video_id, ())) - hits[video_id] - ignored[video_id],
-            len(video.instances) - hits[video_id],
-        )
-        for video_id, video in truth.videos.items()
+        video_id: Errors(hits[v], false[v], len(video.instances) - hits[v])
+        for v, (video_id, video) in enumerate(truth.videos.items())
     }
+
+
+def _with_every_label(
+    truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]
+) -> AnnotationSet:
+    """`truth` with an instance without length, which nothing can hit, of each detected class that it lacks: the
+    evaluator leaves out detections of classes without ground truth."""
+    known = {instance.label for video in truth.videos.values() for instance in video.instances}
+    strangers = sorted({d.label for found in predictions.values() for d in found} - known)
+    first = next(iter(truth.videos.values()))
+    hollow = tuple(Instance(0.0, 0.0, label) for label in strangers)
+    videos = truth.videos | {first.video_id: dataclasses.replace(first, instances=first.instances + hollow)}
+    return AnnotationSet(tuple(dict.fromkeys((*truth.classes, *strangers))), videos)
 
 
 def _title(path: Path) -> str:
