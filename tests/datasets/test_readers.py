@@ -188,12 +188,38 @@ def test_csv(tmp_path):
         ("video,labels,duration\na,x,long\n", "line 2: start, end and duration must be seconds"),
         ("video,labels\n", "no videos"),
         ("", "no column of videos"),
+        ("video,labels\na,x,y\n", "line 2: 'y' is in no column"),
+        ("video,label,Label\na,x,y\n", "line 1: the column 'label' is there twice"),
+        ('video,labels\na,"x\nb,y\nc,z\n', "line 2: not valid CSV .unexpected end of data"),
+        ("video,labels\n" + "x" * 140000 + ",y\n", "line 2: not valid CSV .field larger"),
+        ('"video' + "x" * 140000, "line 1: not valid CSV .field larger"),
+        ("video,labels,start,end\na,x,1,\n", "line 2: a segment without end"),
+        ("video,labels,start,end\na,x,,1\n", "line 2: a segment without start"),
+        ("video,labels,start,end\na,,1,2\n", "line 2: a segment without label"),
+        ("video,labels,start,end\na,x,nan,2\n", "line 2: start, end and duration must be seconds"),
+        ("video,labels,start,end\na,x,1,inf\n", "line 2: start, end and duration must be seconds"),
+        ("video,labels,duration\na,x,inf\n", "line 2: start, end and duration must be seconds"),
     ],
 )
 def test_bad_csv_is_one_line(tmp_path, text, said):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=said):
         read_annotations(tmp_path / "a.csv", "csv")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "video;label;remark, free text\na.mp4;x;one, two\n",
+        "Video , Labels ,,\n a.mp4 , x ,, \n",
+        "video\tlabel;class,or so\tlabel\na.mp4\ty\tx\n",
+        'video,label\n\na.mp4, "x"\n',
+    ],
+)
+def test_csv_separator_blanks_and_empty_columns(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    found = read_annotations(tmp_path / "a.csv", "csv")
+    assert {key: video.labels for key, video in found.videos.items()} == {"a": ("x",)}
 
 
 def test_class_list_fixes_the_order_and_refuses_other_labels(tmp_path):

@@ -14,13 +14,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
-from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, video_from_json
+from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
+from wtal.datasets.csv_table import read_table, read_text
 
 VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
 LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
@@ -43,25 +44,25 @@ def read_csv(path: Path, class_list: Path | None = None) -> AnnotationSet:
     """Read a CSV or TSV of video-level labels; videos without a `subset` are in "training".
 
     `class_list` is a text file of class names, one a line, in index order; without it the classes are the
-    labels in alphabetical order. Raises `UserError` naming the line of a missing column, a bad number, a
-    video with two subsets, and a label that the class list lacks.
+    labels in alphabetical order. Raises `UserError` naming the line of what `read_table` refuses, of a number
+    that is not finite, half a segment, a video with two subsets, and a label that the class list lacks.
     """
     drafts: dict[str, _Draft] = {}
-    for line, row in _rows(path):
+    for line, row in read_table(path, {"of videos": VIDEO_COLUMNS, "of labels": LABEL_COLUMNS}):
         video_id = video_name(_cell(row, VIDEO_COLUMNS))
         if not video_id:
             raise UserError(f"{path}, line {line}: no video in this row")
         draft = _draft(drafts, video_id, _cell(row, SUBSET_COLUMNS), f"{path}, line {line}")
         labels = [name.strip() for name in re.split(r"[;|]", _cell(row, LABEL_COLUMNS)) if name.strip()]
         draft.labels.update(dict.fromkeys(labels))
+        start, end, duration = (row.get(name, "").strip() for name in ("start", "end", "duration"))
+        if bool(start) != bool(end) or (start and not labels):
+            lacking = "label" if start and end else "end" if start else "start"
+            raise UserError(f"{path}, line {line}: a segment without {lacking}; fill it in, or empty the others")
         try:
-            if row.get("duration"):
-                draft.duration = float(row["duration"])
-            if row.get("start") and row.get("end"):
-                draft.instances += [
-                    Instance(float(row["start"]), float(row["end"]), label) for label in labels
-                ]
-        except ValueError:
+            draft.duration = _seconds(duration) if duration else draft.duration
+            draft.instances += [Instance(_seconds(start), _seconds(end), label) for label in labels if start]
+        except (ValueError, OverflowError):
             raise UserError(
                 f"{path}, line {line}: start, end and duration must be seconds, got {row!r}"
             ) from None
@@ -71,7 +72,7 @@ def read_csv(path: Path, class_list: Path | None = None) -> AnnotationSet:
 def read_jsonl(path: Path, class_list: Path | None = None) -> AnnotationSet:
     """Read one JSON object a line; as `read_csv` otherwise. Raises `UserError` naming the line."""
     drafts: dict[str, _Draft] = {}
-    for line, text in enumerate(_text(path).splitlines(), 1):
+    for line, text in enumerate(_lines(path), 1):
         if not text.strip():
             continue
         where = f"{path}, line {line}"
@@ -136,7 +137,7 @@ def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
 def read_class_list(path: Path) -> tuple[str, ...]:
     """Class names, one a line, in index order. Raises `UserError` for an empty file and a name that comes
     twice."""
-    names = [line.strip() for line in _text(path).splitlines() if line.strip()]
+    names = [line.strip() for line in _lines(path) if line.strip()]
     if not names or len(set(names)) < len(names):
         raise UserError(f"{path}: {'a class name comes twice' if names else 'no class names in it'}")
     return tuple(names)
@@ -172,36 +173,10 @@ def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None) -> A
     return AnnotationSet(classes, videos)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    text = _text(path)
-    header = text.split("\n", 1)[0]
-    delimiter = next((mark for mark in ("\t", ",", ";") if mark in header), ",")
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
-    for wanted, what in ((VIDEO_COLUMNS, "videos"), (LABEL_COLUMNS, "labels")):
-        if not set(wanted) & set(columns):
-            raise UserError(
-                f"{path}: no column of {what} (one of {', '.join(wanted)}); "
-                f"the first line has: {', '.join(columns)}"
-            )
-    reader.fieldnames = columns
-    try:
-        for row in reader:
-            yield reader.line_num, {key: value or "" for key, value in row.items() if isinstance(key, str)}
-    except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
-
-
 def _cell(row: dict[str, str], columns: Iterable[str]) -> str:
     return next((row[name].strip() for name in columns if name in row), "")
 
 
-def _text(path: Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+def _lines(path: Path) -> Iterable[str]:
+    # not splitlines, which also parts at U+2028, U+0085 and the like: a label may hold them
+    return io.StringIO(read_text(path), newline=None)
