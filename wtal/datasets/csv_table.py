@@ -20,13 +20,13 @@ def read_table(
     Column names are told apart without letter case and outer blanks. `needed` maps what is needed, in words,
     to the columns of which one must be there. The separator is the comma, semicolon or tab with which the
     first line names most of them, then the one it holds most often. Blanks after a separator are no part of
-    the cell with `skip_blanks`, or where every separator of the first line is followed by one. Raises `UserError` naming the line for a
+    the cell with `skip_blanks`, or where the first line has such a blank. Raises `UserError` naming the line for a
     column that lacks or comes twice, a cell without a column, and a quote that is not closed.
     """
     text = read_text(path)
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     separator = max(SEPARATORS, key=lambda mark: (_recognised(header.split(mark), needed), header.count(mark)))
-    blanks = skip_blanks or not re.search(f"{separator}(?! )", header)
+    blanks = skip_blanks or f"{separator} " in header
     reader = csv.reader(
         io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=blanks, strict=True
     )
