@@ -83,6 +83,23 @@ def test_labels_and_videos_without_ground_truth_are_named_and_counted(files, cap
     assert len(json.loads(out)["notes"]) == 2
 
 
+def test_odd_ground_truth_is_named(files, capsys):
+    truth = AnnotationSet(
+        ("run",),
+        {
+            "one": video("one", "", Instance(5, 1, "run"), Instance(3, 3, "run"), Instance(20, 30, "run")),
+            "two": VideoAnnotation("two", "", ("run",), (Instance(5, 10, "run"),), -5.0),
+        },
+    )
+    write_activitynet(files / "odd.json", truth)
+    for words in (["evaluate"], ["diagnose"], ["compare", files / "found.json"]):
+        code, _, err = call(capsys, *words, files / "found.json", files / "odd.json")
+        lines = err.splitlines()
+        assert code == 0
+        assert sum("2 ground-truth instance(s) end where or before they start ('one')" in x for x in lines) == 1
+        assert sum("1 video(s) of the ground truth" in x and "('two')" in x for x in lines) == 1
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

@@ -1,5 +1,6 @@
 """Frame mIoU on masks worked out by hand, and instances on the snippet grid."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -96,3 +97,53 @@ def test_detections_against_annotations():
     assert result.foreground == pytest.approx((3 / 5 + 0) / 2)
     assert result.background == pytest.approx((5 / 7 + 5 / 10) / 2)
     assert detection_frame_miou(annotations, found).foreground == pytest.approx((5 / 10 + 0) / 2)
+
+
+def dense_detection_miou(annotations, found):
+    """The definition with a mask of every snippet."""
+    grid, truth, prediction = TimeGrid(), {}, {}
+    for name, video in annotations.videos.items():
+        own = found.get(name, [])
+        seconds = video.duration or max(s.end for s in (*video.instances, *own))
+        length = max(1, math.ceil(grid.to_snippets(seconds) - 1e-9))
+        centre = grid.to_seconds(np.arange(length) + 0.5)
+        classes = sorted({i.label for i in video.instances})
+        truth[name], prediction[name] = (
+            np.array([[any(s.start <= t < s.end for s in side if s.label == c) for c in classes] for t in centre])
+            for side in (video.instances, own)
+        )
+    labels = {name: np.ones(mask.shape[1], dtype=bool) for name, mask in truth.items()}
+    return frame_miou(truth, prediction, labels)
+
+
+def test_counted_spans_are_every_snippet():
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        videos, found = {}, {}
+        for v in range(3):
+            # a third of the edges on snippet centres, where rounding could tell otherwise
+            start = np.where(rng.random(6) < 0.3, (rng.integers(0, 30, 6) + 0.5) * 0.64, rng.uniform(0, 20, 6))
+            rows = list(zip(start.tolist(), (start + rng.integers(-1, 9, 6) * 0.64).tolist(), "ababab", strict=True))
+            instances = tuple(Instance(*row) for row in rows[:3])
+            videos[f"v{v}"] = VideoAnnotation(f"v{v}", "", ("a", "b"), instances, None if v % 2 else 17.3)
+            found[f"v{v}"] = [Detection(*row, 1.0) for row in rows[3:]]
+        annotations = AnnotationSet(("a", "b"), videos)
+        one, other = detection_frame_miou(annotations, found), dense_detection_miou(annotations, found)
+        assert (one.foreground, one.background, one.pairs) == (other.foreground, other.background, other.pairs)
+
+
+@pytest.mark.parametrize("seconds", [1e13, 1e300, 1.7e308])
+def test_absurd_times_cost_no_memory(seconds):
+    video = VideoAnnotation("v", "test", ("a",), (Instance(0.0, 6.4, "a"),))
+    found = {"v": [Detection(0.0, seconds, "a", 0.9)]}
+    result = detection_frame_miou(AnnotationSet(("a",), {"v": video}), found)
+    assert 0 < result.foreground < 1e-11 and result.background == 0
+    long = dataclasses.replace(video, duration=seconds)
+    result = detection_frame_miou(AnnotationSet(("a",), {"v": long}), {"v": [Detection(0.0, 3.2, "a", 0.9)]})
+    assert result.foreground == 0.5 and result.background == pytest.approx(1)
+
+
+def test_a_duration_that_is_not_positive_is_unknown():
+    video = VideoAnnotation("v", "test", ("a",), (Instance(0.0, 6.4, "a"),), -5.0)
+    result = detection_frame_miou(AnnotationSet(("a",), {"v": video}), {"v": [Detection(0.0, 3.2, "a", 0.9)]})
+    assert result.foreground == 0.5

@@ -4,7 +4,7 @@ Legend: N detections, G ground-truth instances, A ambiguous segments, V videos, 
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -55,7 +55,7 @@ class Problem:
     notes: tuple[str, ...] = ()
     """What a reader should know of the input: labels and videos without ground truth, reversed segments."""
     durations: np.ndarray | None = None
-    """float64 `[V]` seconds, NaN where unknown."""
+    """float64 `[V]` seconds, NaN where unknown (not positive is unknown too)."""
 
     def instances_C(self) -> np.ndarray:
         """Ground-truth instances of each class, int64 `[C]`."""
@@ -67,8 +67,8 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
 
     Detections of a class without ground truth are left out (they cannot count) and named in `notes`;
     detections in a video that the ground truth does not know stay (they are false positives) and are counted
-    in `notes`. Raises `UserError` for ground truth without instances and for scores or times that are not
-    numbers.
+    in `notes`, as are instances without length and durations that are not positive. Raises `UserError` for
+    ground truth without instances and for scores or times that are not numbers.
     """
     instances = [
         (instance, video.video_id) for video in ground_truth.videos.values() for instance in video.instances
@@ -102,7 +102,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
 
     flat, found = _flatten(predictions, video_index, class_index)
     _refuse_bad_numbers(flat, found, videos)
-    notes = _notes(flat, found, unknown_videos, predictions)
+    notes = (*_truth_notes(ground_truth, truth), *_notes(flat, found, unknown_videos, predictions))
     durations = [video.duration for video in ground_truth.videos.values()] + [None] * len(unknown_videos)
     return Problem(
         classes,
@@ -112,7 +112,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
         found.take(found.label >= 0),
         ambiguous,
         notes,
-        np.array([np.nan if duration is None else duration for duration in durations], dtype=np.float64),
+        np.array([d if d is not None and d > 0 else np.nan for d in durations], dtype=np.float64),
     )
 
 
@@ -157,6 +157,31 @@ def _refuse_bad_numbers(flat: Sequence[Detection], found: Segments, videos: Sequ
             )
 
 
+def _truth_notes(ground_truth: AnnotationSet, truth: Segments) -> tuple[str, ...]:
+    """What is wrong with the ground truth itself; `truth.video` counts its videos first."""
+    videos = tuple(ground_truth.videos.values())
+    notes = []
+    empty = np.flatnonzero(truth.end <= truth.start)
+    if len(empty):
+        names = _some(dict.fromkeys(videos[v].video_id for v in truth.video[empty].tolist()))
+        notes.append(
+            f"{len(empty)} ground-truth instance(s) end where or before they start ({names}); "
+            "no detection can match them, so they count as missed"
+        )
+    short = [video.video_id for video in videos if video.duration is not None and not video.duration > 0]
+    if short:
+        notes.append(
+            f"{len(short)} video(s) of the ground truth have a duration that is not positive ({_some(short)}); "
+            "it is taken as unknown"
+        )
+    return tuple(notes)
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
 def _notes(
     flat: Sequence[Detection],
     found: Segments,
@@ -174,10 +199,9 @@ def _notes(
         )
     if unknown_videos:
         count = sum(len(predictions[video_id]) for video_id in unknown_videos)
-        names = ", ".join(map(repr, unknown_videos[:3])) + (", ..." if len(unknown_videos) > 3 else "")
         notes.append(
             f"{len(unknown_videos)} video(s) with {count} detection(s) are not in the ground truth "
-            f"({names}); "
+            f"({_some(unknown_videos)}); "
             "their detections count as false positives"
         )
     reversed_count = int(np.sum(found.end < found.start))

@@ -98,8 +98,10 @@ class Comparison:
                 name: float(second.ap_KC[:, c].mean() - first.ap_KC[:, c].mean())
                 for c, name in enumerate(first.classes)
             },
-            "notes": [f"first: {note}" for note in first.notes]
-            + [f"second: {note}" for note in second.notes],
+            # what both say is of the ground truth
+            "notes": [note for note in first.notes if note in second.notes]
+            + [f"first: {note}" for note in first.notes if note not in second.notes]
+            + [f"second: {note}" for note in second.notes if note not in first.notes],
         }
 
 

@@ -8,7 +8,7 @@ neither, so they count as missed on both sides. The mIoU is the mean over all (v
 each pair with the same weight. A pair whose union is empty (nothing there and nothing said) is left out of
 that mean.
 
-Legend: T snippets, C classes.
+Legend: T snippets (or spans of them, of a number of snippets each), C classes, N instances.
 """
 
 import math
@@ -20,6 +20,9 @@ import numpy as np
 from feature_extraction.errors import UserError
 from feature_extraction.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance
+
+MOST_SNIPPETS = 2.0**50
+"""Longer videos (absurd durations) are cut here: counts of snippets stay exact in float64."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,17 @@ def frame_miou(
     truth: Mapping[str, np.ndarray],
     prediction: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray] | None = None,
+    snippets: Mapping[str, np.ndarray] | None = None,
 ) -> FrameMIoU:
     """Foreground and background mIoU of `prediction` against `truth`, both by video id.
 
     `truth`: bool `[T, C]`. `prediction`: bool `[T, C]`, or ternary pseudo-labels (1 foreground, 0 background,
     -1 uncertain; METHOD eq. 4) of an integer type. `labels`: bool `[C]`, the video's labelled classes;
-    without it the classes with a snippet of ground truth. Raises `UserError` naming a video that is missing
+    without it the classes with a snippet of ground truth. `snippets`: float64 `[T]`, how many snippets each row
+    stands for; without it one. Raises `UserError` naming a video that is missing
     or of another shape.
     """
-    foreground, background, confident, snippets, pairs = [], [], 0, 0, 0
+    foreground, background, confident, total, pairs = [], [], 0.0, 0.0, 0
     for video_id, truth_TC in truth.items():
         if video_id not in prediction:
             raise UserError(f"video {video_id!r} has ground truth but no frame prediction")
@@ -66,20 +71,19 @@ def frame_miou(
         chosen_C = truth_TC.any(axis=0) if labels is None else np.asarray(labels[video_id], dtype=bool)
         there, called = truth_TC[:, chosen_C].astype(bool), predicted_TC[:, chosen_C]
         positive, negative = called == 1, called == 0
-        foreground.append(_iou(positive, there))
-        background.append(_iou(negative, ~there))
-        confident += int(positive.sum() + negative.sum())
-        snippets += called.size
+        count_T = np.ones(len(truth_TC)) if snippets is None else snippets[video_id]
+        foreground.append(_iou(positive, there, count_T))
+        background.append(_iou(negative, ~there, count_T))
+        confident += float((count_T @ (positive | negative)).sum())
+        total += float(count_T.sum()) * called.shape[1]
         pairs += called.shape[1]
-    return FrameMIoU(
-        _mean(foreground), _mean(background), pairs, confident / snippets if snippets else math.nan
-    )
+    return FrameMIoU(_mean(foreground), _mean(background), pairs, confident / total if total else math.nan)
 
 
-def _iou(one_TC: np.ndarray, other_TC: np.ndarray) -> np.ndarray:
-    union_C = (one_TC | other_TC).sum(axis=0)
-    intersection_C = (one_TC & other_TC).sum(axis=0)
-    return (intersection_C[union_C > 0] / union_C[union_C > 0]).astype(np.float64)
+def _iou(one_TC: np.ndarray, other_TC: np.ndarray, count_T: np.ndarray) -> np.ndarray:
+    union_C = count_T @ (one_TC | other_TC)
+    intersection_C = count_T @ (one_TC & other_TC)
+    return intersection_C[union_C > 0] / union_C[union_C > 0]
 
 
 def _mean(values: Sequence[np.ndarray]) -> float:
@@ -95,14 +99,37 @@ def rasterise(
     Inside means `start <= centre < end`; snippet t's centre is `(t + 1/2) * stride / fps`. Instances of a
     class that is not in `classes` are left out.
     """
-    mask_TC = np.zeros((length, len(classes)), dtype=bool)
+    start_N, stop_N, class_N = _snippets_of(instances, grid, length, classes)
+    return _mask(start_N.astype(np.int64), stop_N.astype(np.int64), class_N, length, len(classes))
+
+
+def _snippets_of(
+    instances: Iterable[Instance | Detection], grid: TimeGrid, length: int, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First snippet inside, first snippet after (float64 whole numbers, at most `length`) and class, `[N]`."""
     index = {name: position for position, name in enumerate(classes)}
     chosen = [instance for instance in instances if instance.label in index]
-    centre_T = grid.to_seconds(np.arange(length) + 0.5)
-    first = np.searchsorted(centre_T, [instance.start for instance in chosen], side="left")
-    after = np.searchsorted(centre_T, [instance.end for instance in chosen], side="left")
-    for instance, start, stop in zip(chosen, first, after, strict=True):
-        mask_TC[start:stop, index[instance.label]] = True
+    start_N, end_N = (np.array([getattr(i, edge) for i in chosen], dtype=np.float64) for edge in ("start", "end"))
+    class_N = np.array([index[instance.label] for instance in chosen], dtype=np.int64)
+    return _first_centre(start_N, grid, length), _first_centre(end_N, grid, length), class_N
+
+
+def _first_centre(seconds_N: np.ndarray, grid: TimeGrid, length: int) -> np.ndarray:
+    """First snippet whose centre is not before each time, float64 `[N]`; `length` where there is none."""
+    within_N = np.clip(seconds_N, 0, grid.to_seconds(length + 1.0))
+    first_N = np.clip(np.ceil(grid.to_snippets(within_N) - 0.5), 0, length)
+    # the division may round across a centre; the centres themselves decide
+    first_N -= (first_N > 0) & (grid.to_seconds(first_N - 0.5) >= seconds_N)
+    first_N += (first_N < length) & (grid.to_seconds(first_N + 0.5) < seconds_N)
+    return first_N
+
+
+def _mask(
+    start_N: np.ndarray, stop_N: np.ndarray, class_N: np.ndarray, length: int, classes: int
+) -> np.ndarray:
+    mask_TC = np.zeros((length, classes), dtype=bool)
+    for start, stop, c in zip(start_N.tolist(), stop_N.tolist(), class_N.tolist(), strict=True):
+        mask_TC[start:stop, c] = True
     return mask_TC
 
 
@@ -115,21 +142,34 @@ def detection_frame_miou(
     """`frame_miou` of detections: the union of a video's detections of score >= `lowest_score`, class by
     class.
 
-    The grid (default: 25 fps, 16-frame snippets) covers the video's duration, or where that is unknown
-    everything annotated and detected in it. A video without detections is background throughout.
+    The grid (default: 25 fps, 16-frame snippets) covers the video's duration, or where that is unknown (or
+    not positive) everything annotated and detected in it. A video without detections is background
+    throughout. Snippets between two edges of instances are counted together, so memory does not grow with
+    the times.
     """
     grid = grid or TimeGrid()
-    truth, prediction, labels = {}, {}, {}
+    truth, prediction, labels, snippets = {}, {}, {}, {}
     for video in ground_truth.videos.values():
         if not video.instances:
             continue
         found = [d for d in predictions.get(video.video_id, ()) if d.score >= lowest_score]
         seconds = video.duration
-        if seconds is None:
+        if seconds is None or not seconds > 0:
             seconds = max(segment.end for segment in (*video.instances, *found))
-        length = max(1, math.ceil(grid.to_snippets(seconds) - 1e-9))
+        length = max(1, math.ceil(min(grid.to_snippets(seconds) - 1e-9, MOST_SNIPPETS)))
         classes = tuple(dict.fromkeys(instance.label for instance in video.instances))
-        truth[video.video_id] = rasterise(video.instances, grid, length, classes)
-        prediction[video.video_id] = rasterise(found, grid, length, classes)
+        sides = [_snippets_of(segments, grid, length, classes) for segments in (video.instances, found)]
+        edges = np.unique(np.concatenate([[0.0, length], *(edge for side in sides for edge in side[:2])]))
+        truth[video.video_id], prediction[video.video_id] = (
+            _mask(
+                np.searchsorted(edges, start_N),
+                np.searchsorted(edges, stop_N),
+                class_N,
+                len(edges) - 1,
+                len(classes),
+            )
+            for start_N, stop_N, class_N in sides
+        )
         labels[video.video_id] = np.ones(len(classes), dtype=bool)
-    return frame_miou(truth, prediction, labels)
+        snippets[video.video_id] = np.diff(edges)
+    return frame_miou(truth, prediction, labels, snippets)
