@@ -80,6 +80,43 @@ def test_weak_labels_to_sound_events(world, capsys):
     assert "wtal predict" in capsys.readouterr().err
 
 
+def test_sound_events_of_all_clips_and_what_was_not_scored_is_missed(world, tmp_path, capsys):
+    """Runs after the training above."""
+    run = world / "run"
+    if not (run / "predictions.json").is_file():
+        pytest.skip("needs the run of the test above")
+
+    def measure(rows, *more):
+        (tmp_path / "r.tsv").write_text("filename\tonset\toffset\tevent_label\n" + "".join(rows))
+        command = ["sound-events", str(run), "--out", str(tmp_path / "e.tsv"), "--json", *more]
+        code = main([*command, "--reference", str(tmp_path / "r.tsv")])
+        shown = capsys.readouterr()
+        return code, json.loads(shown.out or "{}"), shown.err
+
+    strong = (world / "strong.tsv").read_text().splitlines(keepends=True)[1:]
+    code, whole, _ = measure(strong)
+    assert code == 0 and whole["clips"] == 20 and whole["clips_without_scores"] == 0
+    clips = {line.split("\t")[0] for line in (tmp_path / "e.tsv").read_text().splitlines()[1:]}
+    assert len(clips) == 20
+    # one clip is measured; the table still has all
+    code, one, _ = measure(strong[:1])
+    assert code == 0 and one["clips"] == 1
+    assert {line.split("\t")[0] for line in (tmp_path / "e.tsv").read_text().splitlines()[1:]} == clips
+    # as many again that nobody scored: recall halves, precision stays
+    code, half, said = measure([*strong, *(f"other_{line}" for line in strong)])
+    assert code == 3 and "20 clips of the reference have no scores" in said and "other_clip_60.000" in said
+    assert half["clips"] == 40 and half["clips_without_scores"] == 20
+    for kind in ("event", "segment", "clip"):
+        assert half[kind]["micro"] < 0.75 * whole[kind]["micro"]
+    code, _, said = measure(["other.wav\t0\t1\tBell\n"])
+    assert code == 2 and "none of its 1 clips" in said
+    for option, value in (("threshold", "nan"), ("median", "nan"), ("median", "inf"), ("clip-threshold", "nan")):
+        code, _, said = measure(strong, f"--{option}", value)
+        assert code == 2 and f"got {value}" in said and len(said.strip().splitlines()) == 1
+    # longer than any clip: no allocation of that length
+    assert measure(strong, "--median", "1e9")[0] == 0 and measure(strong, "--median", "1e308")[0] == 0
+
+
 def test_video_classifier_is_trained_resumed_and_loaded(world, capsys):
     from wtal.datasets.features import FeatureSet
     from wtal.training.video_classifier import load_video_classifier

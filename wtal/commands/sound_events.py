@@ -1,8 +1,10 @@
 """Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their
 F1.
 
-Takes the score files that `wtal predict` left in the run folder. The F1 (event-based, segment-based,
-clip-level; macro and micro) is measured where the run's annotations, or --reference, have strong labels.
+Takes the score files that `wtal predict` left in the run folder; the table has the events of all of them. The
+F1 (event-based, segment-based, clip-level; macro and micro) is measured on the clips of --reference, or of the
+run's test subset, where those have strong labels. What is in a clip without scores counts as missed; such
+clips are named, and the exit code is 3.
 """
 
 import argparse
@@ -31,8 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import csv
     import json
+    import math
 
-    from feature_extraction.errors import UserError
+    from feature_extraction.errors import PartialFailure, UserError
     from feature_extraction.files import atomic_write
     from wtal.datasets.dcase import read_dcase
     from wtal.datasets.load import load_annotations
@@ -41,11 +44,17 @@ def run(options: argparse.Namespace) -> int:
     from wtal.inference.sound_events import events_from_scores
     from wtal.runs import RunFolder
 
+    if not math.isfinite(options.clip_threshold):
+        raise UserError(f"--clip-threshold must be a number, got {options.clip_threshold}")
     folder = RunFolder(options.run)
-    annotations = load_annotations(folder.config().data)
-    reference = read_dcase(options.reference, "reference") if options.reference else annotations
+    data = folder.config().data
+    annotations = load_annotations(data)
+    if options.reference:
+        reference = read_dcase(options.reference, "reference")
+    else:
+        reference = annotations.subset(*data.test_subset)
     found, tags = {}, {}
-    for clip in reference.videos:
+    for clip in sorted(annotations.videos.keys() | reference.videos.keys()):
         path = folder.scores(options.row, clip)
         if not path.is_file():
             continue
@@ -65,6 +74,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(
             f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first"
         )
+    if not found.keys() & reference.videos.keys():
+        raise UserError(f"{options.reference}: none of its {len(reference.videos)} clips has scores in this run")
     out = options.out or options.run / "events.tsv"
     with atomic_write(out, "w") as stream:
         writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
@@ -74,11 +85,13 @@ def run(options: argparse.Namespace) -> int:
                 writer.writerow(
                     [clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"]
                 )
-    strong = {clip: reference.videos[clip].instances for clip in found}
-    weak = {clip: set(reference.videos[clip].labels) for clip in found}
-    results = {"clip": clip_f1(weak, tags)}
+    strong = {clip: video.instances for clip, video in reference.videos.items()}
+    weak = {clip: set(video.labels) for clip, video in reference.videos.items()}
+    measured = {clip: events for clip, events in found.items() if clip in reference.videos}
+    unscored = sorted(reference.videos.keys() - found.keys())
+    results = {"clip": clip_f1(weak, {clip: tags[clip] for clip in measured})}
     if any(strong.values()):
-        results = {"event": event_f1(strong, found), "segment": segment_f1(strong, found), **results}
+        results = {"event": event_f1(strong, measured), "segment": segment_f1(strong, measured), **results}
     if options.json:
         table = {
             kind: {
@@ -88,10 +101,16 @@ def run(options: argparse.Namespace) -> int:
             }
             for kind, result in results.items()
         }
-        print(json.dumps({"clips": len(found), **table}, indent=1))
+        counts = {"clips": len(reference.videos), "clips_without_scores": len(unscored)}
+        print(json.dumps({**counts, **table}, indent=1))
     else:
         for kind, result in results.items():
             macro, micro = 100 * result.macro, 100 * result.micro
-            print(f"{kind + ' F1':12} macro {macro:6.2f}  micro {micro:6.2f}  ({len(found)} clips)")
+            print(f"{kind + ' F1':12} macro {macro:6.2f}  micro {micro:6.2f}  ({len(strong)} clips)")
         print(out)
+    if unscored:
+        raise PartialFailure(
+            f"{len(unscored)} clips of the reference have no scores, what is in them counts as missed: "
+            f"{', '.join(unscored[:5])}{', ...' if len(unscored) > 5 else ''}"
+        )
     return 0

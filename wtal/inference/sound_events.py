@@ -25,22 +25,31 @@ def events_from_scores(
     """Events of one clip from frame probabilities `[T, C]`, frame t covering [t, t + 1) * `frame_seconds`.
 
     Frames at or over `threshold` are on; a median filter of `median_seconds` (one value, or one per class;
-    rounded to an odd number of frames, 1 switches it off) drops short runs and fills short gaps; runs become
+    rounded to an odd number of frames not over T, 1 switches it off) drops short runs and fills short gaps; runs become
     events, scored by their highest frame. `active` (bool `[C]`) limits them to classes found at clip level.
-    Ends are cut at `duration`.
+    Ends are cut at `duration`. Raises `UserError` for scores of another number of classes and for settings
+    that are negative or not finite.
     """
     score_TC = np.asarray(score_TC)
     if score_TC.ndim != 2 or score_TC.shape[1] != len(classes):
         raise UserError(f"scores {score_TC.shape} do not fit {len(classes)} classes")
     median_C = np.broadcast_to(np.asarray(median_seconds, float), (len(classes),))
-    if (median_C < 0).any() or frame_seconds <= 0:
-        raise UserError("median_seconds must not be negative, and frame_seconds must be positive")
+    if not (np.isfinite(median_C).all() and (median_C >= 0).all() and 0 < frame_seconds < np.inf):
+        raise UserError(
+            "the median filter must be seconds from 0 on, and a frame must take time; "
+            f"got {median_seconds} and {frame_seconds}"
+        )
+    if not np.isfinite(threshold):
+        raise UserError(f"the threshold of sound events must be a number, got {threshold}")
+    frames = len(score_TC)
+    longest = frames - 1 + frames % 2  # odd
     events = []
     for c, label in enumerate(classes):
         if active is not None and not active[c]:
             continue
         on_T = (score_TC[:, c] >= threshold).astype(np.int8)
-        width = 2 * int(round(median_C[c] / frame_seconds) // 2) + 1
+        width = 2 * int(round(min(float(median_C[c]) / frame_seconds, frames)) // 2) + 1
+        width = min(width, longest)
         if width > 1:
             # mirrored at the ends, so that an event cut off by the clip is not filtered away
             on_T = median_filter(on_T, size=width, mode="reflect")
