@@ -73,7 +73,9 @@ def read_json(path: Path) -> Any:
             return json.load(stream)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: not read, because its JSON is nested too deeply") from None
+    except ValueError as error:  # also of a number of thousands of digits, which json does not wrap
         raise UserError(f"{path}: not valid JSON ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

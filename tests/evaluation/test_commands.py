@@ -138,10 +138,32 @@ def test_numbers_that_are_none_are_refused_by_name(files, capsys, field, value):
         assert "'one'" in err and "not a number" in err and err.count("\n") == 1
 
 
-def test_a_label_that_is_no_text_is_refused(files, capsys):
-    (files / "bad.json").write_text(
-        '{"results": {"one": [{"label": ["run"], "segment": [0, 1], "score": 1}]}}'
-    )
+@pytest.mark.parametrize("text", ["[" * 200_000, "[" + "1" * 5000 + "]"], ids=["nested", "digits"])
+def test_json_that_python_will_not_read_is_one_line(files, capsys, text):
+    (files / "odd.json").write_text(text)
+    code, _, err = call(capsys, "evaluate", files / "odd.json", files / "truth.json")
+    assert code == 2 and "odd.json" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("entry", ['"segment": [0, 1{0}], "score": 1', '"segment": [0, 1], "score": Infinity'])
+def test_numbers_without_bound_are_refused(files, capsys, entry):
+    text = '{"results": {"one": [{"label": "run", ' + entry.replace("{0}", "0" * 400) + "}]}}"
+    (files / "odd.json").write_text(text)
+    code, _, err = call(capsys, "evaluate", files / "odd.json", files / "truth.json")
+    assert code == 2 and "'one'" in err and err.count("\n") == 1
+
+
+def test_annotations_without_bound_are_refused(files, capsys):
+    text = (files / "truth.json").read_text().replace('"duration": 60.0', '"duration": 6' + "0" * 400, 1)
+    (files / "odd.json").write_text(text)
+    code, _, err = call(capsys, "evaluate", files / "found.json", files / "odd.json")
+    assert code == 2 and "bad duration" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("label", ['["run"]', "null", "3"])
+def test_a_label_that_is_no_text_is_refused(files, capsys, label):
+    text = '{"results": {"one": [{"label": LABEL, "segment": [0, 1], "score": 1}]}}'
+    (files / "bad.json").write_text(text.replace("LABEL", label))
     code, _, err = call(
         capsys, "evaluate", files / "bad.json", files / "truth.json", "--subset", "validation"
     )

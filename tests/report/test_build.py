@@ -4,10 +4,13 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
+from feature_extraction.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
+from wtal.inference.scores import VideoScores
 from wtal.inference.settings import InferenceSettings
 from wtal.report.build import build_report, clock, results_table
 from wtal.report.charts import line_chart, ticks
@@ -198,3 +201,36 @@ def test_strip_draws_the_surest(make_data):
 def test_links_and_clock(tmp_path):
     assert link(tmp_path / "a b#?.mp4", tmp_path / "report" / "videos") == "../../a%20b%23%3F.mp4"
     assert (clock(59.96), clock(61), clock(3725.4)) == ("1:00.0", "1:01.0", "1:02:05")
+
+
+def _without(path, name, **arrays):
+    with np.load(path) as file:
+        kept = {key: file[key] for key in file.files if key != name}
+    np.savez(path, **kept, **arrays)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:300]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(b"\x93NUMPY" + path.read_bytes()),
+        lambda path: _without(path, "frame_TC"),
+        lambda path: _without(path, "frame_TC", frame_TC=np.full((30, 4), np.inf)),
+        lambda path: _without(path, "video_C", video_C=np.array([0.5, np.nan, 0.5, 0.5])),
+        lambda path: _without(path, "video_C", video_C=np.array(["a", "b", "c", "d"])),
+        lambda path: _without(path, "video_C", video_C=np.ones(3)),
+        lambda path: _without(path, "time", time=np.array([25.0, 16, 16, np.inf])),
+        lambda path: _without(path, "time", time=np.float64(1)),
+        lambda path: _without(path, "time", time=np.array([25.0, np.inf, 16, 9])),
+        lambda path: _without(path, "attention_T", attention_T=np.full(30, np.nan)),
+    ],
+    ids=lambda _: "",
+)
+def test_a_damaged_score_file_is_named(tmp_path, damage):
+    path = tmp_path / "x.npz"
+    VideoScores(np.ones((30, 4), np.float32), np.ones(4, np.float32), TimeGrid(), 19.2, np.ones(30)).save(path)
+    assert VideoScores.load(path).duration == 19.2
+    damage(path)
+    with pytest.raises(UserError, match=r"x\.npz: not a score file of wtal \(.+\)"):
+        VideoScores.load(path)

@@ -19,7 +19,7 @@ from wtal.report.exporters import EXPORTERS
 from wtal.report.exporters.elan import tiers_of
 from wtal.report.exporters.vtt import timestamp
 from wtal.report.importers import IMPORTERS
-from wtal.report.interchange import Interval, LabelledVideo
+from wtal.report.interchange import Interval, LabelledVideo, to_annotations
 from wtal.report.media import id_of_media
 from wtal.report.names import file_names
 
@@ -322,6 +322,30 @@ def test_commands_export_and_import(tmp_path, capsys):
     assert main(["export", str(tmp_path / "annotations.json"), "--to", "elan", "--out", str(out)]) == 0
     assert main(["export", str(tmp_path / "annotations.json"), "--to", "doc", "--out", str(out)]) == 2
     assert "unknown format 'doc'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", EXPORTERS)
+def test_times_that_a_format_cannot_hold(tmp_path, capsys, name):
+    found = [Detection(-1.5, 5, "a", 0.5), Detection(9, 3, "b", 0.4), Detection(-3, -1, "c", 0.4)]
+    write_predictions(tmp_path / "p.json", {"v": found})
+    words = ["export", str(tmp_path / "p.json"), "--to", name, "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    err = capsys.readouterr().err
+    assert "1 interval(s) start before 0" in err and "2 interval(s) end before" in err
+    text = "".join(path.read_text() for path in sorted((tmp_path / "out").iterdir()))
+    assert not re.search(r"(?<!\w)-\d", text)  # no negative number
+    if name in IMPORTERS:
+        (instance,) = IMPORTERS[name](tmp_path / "out" / FILES[name]).videos["v"].instances
+        assert (instance.start, instance.end, instance.label) == (0, 5, "a")
+    write_predictions(tmp_path / "p.json", {"v": [Detection(1e300, 1e308, "a", 0.5)]})
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "1e+308" in err and err.count("\n") == 1
+
+
+def test_a_duration_that_is_none_is_refused():
+    with pytest.raises(UserError, match="'v': a duration of nan"):
+        to_annotations([LabelledVideo("v", (), math.nan)])
 
 
 def test_file_names_are_safe_and_distinct():

@@ -6,6 +6,8 @@ one file a video).
 """
 
 import argparse
+import math
+import sys
 from pathlib import Path
 
 
@@ -31,15 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
     from wtal.report.exporters import EXPORTERS
+    from wtal.report.interchange import within_time
     from wtal.report.sources import labelled_videos
 
     if options.to not in EXPORTERS:
         raise UserError(f"unknown format {options.to!r}; there are: {', '.join(EXPORTERS)}")
     if options.out.exists() and not options.out.is_dir():
         raise UserError(f"{options.out}: not a folder; name another one with --out")
+    if options.min_score is not None and math.isnan(options.min_score):
+        raise UserError("--min-score is not a number")
     videos = labelled_videos(options.predictions, options.features, options.min_score)
     if not videos:
         raise UserError(f"{options.predictions}: no video in it")
+    videos, notes = within_time(videos)
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     for path in EXPORTERS[options.to](videos, options.out):
         print(path)
     return 0

@@ -144,7 +144,10 @@ def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool 
 
 
 def _seconds(value: Any) -> float:
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        raise ValueError(value) from None
     if not math.isfinite(number):
         raise ValueError(value)
     return number
@@ -170,7 +173,10 @@ def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
 
 
 def read_predictions(path: Path) -> dict[str, list[Detection]]:
-    """Read ActivityNet predictions `{"results": {id: [{"label", "segment", "score"}]}}`; times in seconds."""
+    """Read ActivityNet predictions `{"results": {id: [{"label", "segment", "score"}]}}`; times in seconds.
+
+    Raises `UserError` naming the file, the video and the bad value; labels are text, times and scores finite.
+    """
     content = read_json(path)
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
@@ -178,16 +184,31 @@ def read_predictions(path: Path) -> dict[str, list[Detection]]:
     detections: dict[str, list[Detection]] = {}
     for video_id, entries in results.items():
         try:
-            detections[video_id] = [
+            found = [
                 Detection(float(e["segment"][0]), float(e["segment"][1]), e["label"], float(e["score"]))
                 for e in entries
             ]
-        except (KeyError, TypeError, ValueError, IndexError):
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError):
             raise UserError(
                 f"{path}: video {video_id!r} has a bad prediction; "
                 'expected {"label": name, "segment": [start, end], "score": number}'
             ) from None
+        for detection in found:
+            _check_detection(path, video_id, detection)
+        detections[video_id] = found
     return detections
+
+
+def _check_detection(path: Path, video_id: str, d: Detection) -> None:
+    if not isinstance(d.label, str):
+        raise UserError(f"{path}: video {video_id!r}: a detection's label is {d.label!r}; expected a class name")
+    finite = math.isfinite
+    if not (finite(d.start) and finite(d.end) and finite(d.score)):
+        what = "time" if finite(d.score) else "score"
+        raise UserError(
+            f"{path}: video {video_id!r}: a detection's {what} is infinite or not a number "
+            f"([{d.start}, {d.end}] {d.label!r} score {d.score}); remove it or mend what wrote it"
+        )
 
 
 def write_predictions(path: Path, detections: dict[str, Iterable[Detection]], details: str = "") -> None:

@@ -48,14 +48,23 @@ class VideoScores:
 
     @classmethod
     def load(cls, path: Path) -> "VideoScores":
-        """Read what `save` wrote. Raises `UserError` for a missing or foreign file."""
+        """Read what `save` wrote. Raises `UserError` for a missing, damaged or foreign file and for values that are
+        not finite."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            # opened here, because numpy leaves a damaged archive open
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 fps, window, stride, duration = file["time"].tolist()
                 attention_T = file["attention_T"] if "attention_T" in file.files else None
                 grid = TimeGrid(fps, int(window), int(stride))
-                return cls(file["frame_TC"], file["video_C"], grid, duration, attention_T)
+                scores = cls(file["frame_TC"], file["video_C"], grid, duration, attention_T)
+            for name in ("frame_TC", "video_C", "attention_T", "duration"):
+                values = getattr(scores, name)
+                if values is not None and not np.isfinite(values).all():
+                    raise ValueError(f"{name} has values that are infinite or not numbers")
+            return scores
         except FileNotFoundError:
             raise UserError(f"{path}: no such score file; run `wtal predict` first") from None
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{path}: not a score file of wtal ({error})") from None
+        except Exception as error:
+            # a damaged archive comes as anything from EOFError over BadZipFile and zlib.error to TokenError
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"{path}: not a score file of wtal ({reason})") from None

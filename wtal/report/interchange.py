@@ -1,5 +1,7 @@
 """What the exporters write and the importers give back: videos with labelled intervals, in seconds."""
 
+import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,9 @@ from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoA
 
 FRAME_RATE = 25.0
 """Frames a second where a format counts frames and the video's own rate is not known."""
+
+LATEST = 1e9
+"""Seconds (thirty years); a later time is a fault, and formats that count milliseconds or frames cannot hold it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,43 @@ def from_annotations(annotations: AnnotationSet) -> list[LabelledVideo]:
     ]
 
 
+def within_time(videos: Iterable[LabelledVideo]) -> tuple[list[LabelledVideo], list[str]]:
+    """The videos with intervals that every format can hold, and what was done to the others, to be told.
+
+    What starts before 0 is cut there; what ends before it starts, or before 0, is left out. Raises `UserError`
+    for a time that is not finite or later than `LATEST`, and for a score that is not finite.
+    """
+    kept, cut, dropped = [], [], []
+    for video in videos:
+        intervals = []
+        for i in video.intervals:
+            if not (-LATEST <= i.start <= LATEST and -LATEST <= i.end <= LATEST):
+                raise UserError(
+                    f"video {video.video_id!r}: {i.label!r} at {i.start} to {i.end} seconds is no time of a video"
+                )
+            if i.score is not None and not math.isfinite(i.score):
+                raise UserError(f"video {video.video_id!r}: {i.label!r} has the score {i.score}")
+            if i.end < i.start or (i.start < 0 and i.end <= 0):
+                dropped.append(video.video_id)
+            elif i.start < 0:
+                cut.append(video.video_id)
+                intervals.append(dataclasses.replace(i, start=0.0))
+            else:
+                intervals.append(i)
+        kept.append(dataclasses.replace(video, intervals=tuple(intervals)))
+    notes = []
+    if cut:
+        notes.append(f"{len(cut)} interval(s) start before 0 and are cut there ({_some(cut)})")
+    if dropped:
+        notes.append(f"{len(dropped)} interval(s) end before they start, or before 0: left out ({_some(dropped)})")
+    return kept, notes
+
+
+def _some(video_ids: Iterable[str]) -> str:
+    names = list(dict.fromkeys(video_ids))
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
 def class_names(videos: Iterable[LabelledVideo]) -> tuple[str, ...]:
     """All labels, alphabetical."""
     return tuple(sorted({interval.label for video in videos for interval in video.intervals}))
@@ -92,6 +134,8 @@ def to_annotations(
     for video in videos:
         if video.video_id in found:
             raise UserError(f"video {video.video_id!r} is there twice; name each video once")
+        if video.duration is not None and not 0 <= video.duration < float("inf"):
+            raise UserError(f"{video.video_id!r}: a duration of {video.duration} is not a time in seconds")
         for interval in video.intervals:
             if not 0 <= interval.start <= interval.end < float("inf"):
                 raise UserError(

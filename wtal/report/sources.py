@@ -2,7 +2,6 @@
 from."""
 
 import dataclasses
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,10 +25,6 @@ def labelled_videos(path: Path, store: Path | None, min_score: float | None) -> 
         raise UserError(
             f"{path}: neither predictions ('results') nor annotations ('database') in ActivityNet JSON"
         )
-    for video in videos:
-        for i in video.intervals:
-            if not (isinstance(i.label, str) and math.isfinite(i.start) and math.isfinite(i.end)):
-                raise UserError(f"{path}: video {video.video_id!r}: {i!r} is not a labelled interval")
     store = store if store is not None else _store_beside(path)
     if store is None:
         return videos
