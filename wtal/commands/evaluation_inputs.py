@@ -17,7 +17,12 @@ def add_ground_truth(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format", help="layout of the ground truth (default: told from its name and content)"
     )
-    parser.add_argument("--extra", type=Path, help="second path of a layout that has one (see docs/data.md)")
+    parser.add_argument(
+        "--extra",
+        type=Path,
+        help="second path of a layout that has one: video table of bmn, split folder of thumos-json, Ambiguous file "
+        "of thumos-npy, durations of thumos-txt, class list of csv and jsonl (default: beside the first)",
+    )
     parser.add_argument(
         "--subset",
         nargs="+",
