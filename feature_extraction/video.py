@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.errors import RunFailure
+
+if TYPE_CHECKING:
+    import av
 
 SUFFIXES = frozenset(
     ".mp4 .m4v .mov .avi .mkv .webm .ts .mts .m2ts .mpg .mpeg .wmv .flv .3gp .ogv .vob .mxf .gif".split()
@@ -197,7 +201,7 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
     import av
 
     av.logging.set_level(av.logging.PANIC)
-    count, previous = 0, None
+    count, previous, clock = 0, None, _Clock()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
@@ -208,7 +212,7 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
             step = 1 / float(stream.average_rate or 25)
             with closing(container.decode(stream)) as frames:
                 for frame in frames:
-                    time = frame.time
+                    time = clock.time(frame)
                     if time is None:
                         time = 0.0 if previous is None else previous + step
                     turns = int(frame.rotation) // 90 % 4
@@ -220,6 +224,29 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
         raise UnreadableVideo(_reason(error), count) from None
     if count == 0:
         raise UnreadableVideo("holds no frame")
+
+
+class _Clock:
+    """Which of a frame's two times to believe, that of display or that of decoding.
+
+    AVI files hold times of decoding alone, and with B-frames the times of display made from them go back and forth:
+    then the other ones, which the frames have in order, are right to a frame. Elsewhere times of display are right.
+    """
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._faults = {"pts": 0, "dts": 0}
+
+    def time(self, frame: "av.VideoFrame") -> float | None:
+        """Seconds; None for a frame without either."""
+        known = {name: value for name in self._faults if (value := getattr(frame, name)) is not None}
+        for name, value in known.items():
+            self._faults[name] += name in self._last and value <= self._last[name]
+            self._last[name] = value
+        if not known or frame.time_base is None:
+            return None
+        wrong = "pts" not in known or ("dts" in known and self._faults["pts"] > self._faults["dts"])
+        return float(known["dts" if wrong else "pts"] * frame.time_base)
 
 
 def _reason(error: Exception) -> str:

@@ -3,7 +3,9 @@
 import os
 import signal
 import subprocess
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from feature_extraction.video import (
     SourceFrame,
     UnreadableVideo,
     VideoInfo,
+    _Clock,
     probe,
     read_frames,
     shortfall,
@@ -96,6 +99,25 @@ def test_codecs_give_every_frame_at_its_time(tmp_path, write_video, gray_steps, 
     assert info["frames"] == len(frames) == 40
     assert info["duration"] == pytest.approx(1.6, abs=0.04)
     np.testing.assert_allclose(levels(frames), 40 + 5 * np.arange(40), atol=2.1)
+
+
+@pytest.mark.parametrize(
+    ("pts", "dts", "expected"),
+    [
+        # an Xvid AVI with B-frames (UCF101): times of display go back and forth, those of decoding are in order
+        ([1, 2, 4, 3, 5, 7, 6, 8, 10, 9, 11], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], [1, 2, 4, 4, 5, 6, 7, 8, 9, 10, 11]),
+        # an MP4: times of display are right, whatever the others are
+        ([0, 2, 3, 7, 8], [-2, -1, 0, 1, 2], [0, 2, 3, 7, 8]),
+        ([0, 2, 3, 7, 8], [5, 5, 5, 5, 5], [0, 2, 3, 7, 8]),
+        ([0, 1, 2], [None, None, None], [0, 1, 2]),
+        ([None, None, 2], [4, 5, 6], [4, 5, 2]),
+        ([None], [None], [None]),
+    ],
+)
+def test_the_time_of_a_frame_is_the_one_that_goes_on(pts, dts, expected):
+    clock = _Clock()
+    frames = [SimpleNamespace(pts=p, dts=d, time_base=Fraction(1, 25)) for p, d in zip(pts, dts, strict=True)]
+    assert [clock.time(frame) for frame in frames] == [None if t is None else t / 25 for t in expected]
 
 
 def test_decord_and_pyav_agree_bit_by_bit(tmp_path, write_video):
