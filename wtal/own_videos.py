@@ -7,6 +7,7 @@ Legend: nothing here is an array.
 import dataclasses
 import math
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,12 @@ import yaml
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
+from feature_extraction.grid import TimeGrid
 from feature_extraction.listing import VideoFile, list_videos
 from feature_extraction.store import encode_id
 from feature_extraction.video import UnreadableVideo, VideoInfo, probe
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, read_activitynet, write_activitynet
+from wtal.datasets.check import check_annotations
 from wtal.datasets.splits import hold_out
 from wtal.datasets.weak_labels import read_csv, read_jsonl, video_name
 
@@ -27,6 +30,18 @@ TEST_SHARE = 0.2
 """Share of the labelled videos that are kept from training."""
 FEW = 3
 """A class with fewer training videos than this is pointed out."""
+SUBSETS = {
+    # what a table may call a subset, in any letter case: what it becomes
+    "training": "training",
+    "train": "training",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "testing": "validation",
+    "test": "validation",
+}
+KNOWN_ODD = ("no_label", "zero_after_rounding")
+"""Findings of `check_annotations` that are told otherwise, or depend on a protocol that nobody asked for."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +70,31 @@ def prepare(
     `labels` is CSV or JSONL with a column of videos and one of labels (rows of one video add up); `segments`
     is ActivityNet JSON with ground truth for some of the videos. `towers`: `public` networks, the small
     `shipped` ones, or `auto`: public where their weights are on this machine. Raises `UserError` for a label
-    of a video that is not there, for no label at all, and for a `config` that exists.
+    of a video that is not there, for no label at all, for a subset that is none of `SUBSETS`, for segments of
+    other videos only, for a seed that training refuses, and for a `config` that exists.
     """
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed must be from 0 to 2^63 - 1, got {seed}")
     annotations_file = config.with_name(f"{config.stem}-annotations.json")
     for path in (config, annotations_file):
         if path.exists():
             raise UserError(f"{path}: there already; delete it, or name another configuration with --out")
-    table = (read_jsonl if labels.suffix.lower() in (".jsonl", ".json") else read_csv)(labels)
+    read = read_jsonl if labels.suffix.lower() in (".jsonl", ".json") else read_csv
+    table = with_known_subsets(read(labels, default_subset=""), labels)
     files = list_videos(folder)
     named = match_videos(table.videos, files, folder, labels)
+    truth, unmatched = known_segments(segments, files, folder) if segments else (None, [])
     infos, unreadable = probe_all(files)
     if not infos:
         raise UserError(f"{folder}: none of the {len(files)} videos can be read; the first: {unreadable[0]}")
-    truth = read_activitynet(segments) if segments else None
     annotations, notes = annotate(named, table, infos, truth, seed)
+    if unmatched:
+        notes.append(f"{segments}: {len(unmatched)} videos are not in {folder}: {_some(unmatched)}")
+    grid = TimeGrid(25.0, 16, 16)  # of no weight: the findings that depend on it are left out
+    for finding in check_annotations(annotations, grid):
+        if finding.name not in KNOWN_ODD:
+            details = [f"{key}: {detail}" for key, detail in finding.details.items()]
+            notes.append(f"check: {finding.count} {finding.text}: {_some(details, '; ')}")
     write_activitynet(annotations_file, annotations)
     chosen, why = choose_towers(towers)
     sections = configuration(folder, annotations_file, annotations, config, chosen, why, seed)
@@ -77,30 +103,82 @@ def prepare(
     return Prepared(config, annotations_file, tuple(notes), tuple(unreadable))
 
 
+def with_known_subsets(table: AnnotationSet, labels: Path) -> AnnotationSet:
+    """The table with the names of `SUBSETS` made "training" and "validation"; "" stays. Raises `UserError` for
+    any other name."""
+    videos = {}
+    for video_id, video in table.videos.items():
+        subset = SUBSETS.get(video.subset.lower(), "")
+        if video.subset and not subset:
+            raise UserError(
+                f"{labels}: video {video_id!r} is in subset {video.subset!r}; `wtal init` knows {', '.join(SUBSETS)}"
+            )
+        videos[video_id] = dataclasses.replace(video, subset=subset)
+    return AnnotationSet(table.classes, videos)
+
+
+def known_segments(
+    segments: Path, files: list[VideoFile], folder: Path
+) -> tuple[AnnotationSet, list[str]]:
+    """Ground truth by the ids of the videos in `folder`, and the names in it that no video there has."""
+    truth = read_activitynet(segments)
+    names = {name: video_name(name) for name in truth.videos}
+    found, missing = _match(names.values(), files, folder, segments)
+    if truth.videos and not found:
+        raise UserError(
+            f"{segments}: none of its {len(names)} videos is in {folder}: {_some(missing)}; "
+            "name videos by their path below the folder"
+        )
+    videos = {found[name]: truth.videos[key] for key, name in names.items() if name in found}
+    return AnnotationSet(truth.classes, videos), missing
+
+
 def match_videos(wanted: Iterable[str], files: list[VideoFile], folder: Path, labels: Path) -> dict[str, str]:
     """Name in the table -> id of the video. A name may be the path below the folder or, where only one video
     is called so, the file's name alone. Raises `UserError` naming and counting what is not there."""
+    found, missing = _match(wanted, files, folder, labels)
+    if missing:
+        raise UserError(
+            f"{labels}: {len(missing)} videos are not in {folder}: {_some(missing)}; correct the table"
+        )
+    return found
+
+
+def _match(
+    wanted: Iterable[str], files: list[VideoFile], folder: Path, source: Path
+) -> tuple[dict[str, str], list[str]]:
     root = folder.resolve()
-    by_id = {file.id for file in files}
-    by_path = {_below(file.path, root): file.id for file in files}
+    by_id = _by_name((file.id, file.id) for file in files)
+    by_path = _by_name((_below(file.path, root), file.id) for file in files)
     by_stem: dict[str, list[str]] = {}
     for file in files:
-        by_stem.setdefault(video_name(file.path.name), []).append(file.id)
+        by_stem.setdefault(_composed(video_name(file.path.name)), []).append(file.id)
     found, missing = {}, []
     for name in wanted:
-        alone = by_stem.get(name.rsplit("/", 1)[-1], [])
-        match = by_path.get(name) or (encode_id(name) if encode_id(name) in by_id else None)
-        match = match or (name if name in by_id else None) or (alone[0] if len(alone) == 1 else None)
+        alone = by_stem.get(_composed(name.rsplit("/", 1)[-1]), [])
+        forms = (name, _composed(name))
+        places = [by_path.get(form) for form in forms]
+        places += [by_id.get(form) or by_id.get(encode_id(form)) for form in forms]
+        places += alone if len(alone) == 1 else []
+        match = next((place for place in places if place is not None), None)
         if match is None:
             missing.append(f"{name} (several are called so)" if len(alone) > 1 else name)
-        elif match in found.values():
-            raise UserError(f"{labels}: {name!r} and another row name the same video; use one name for it")
+        elif match in found.values() or name in found:
+            raise UserError(f"{source}: {name!r} and another row name the same video; use one name for it")
         else:
             found[name] = match
-    if missing:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(f"{labels}: {len(missing)} videos are not in {folder}: {shown}; correct the table")
-    return found
+    return found, missing
+
+
+def _by_name(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    # Some systems write an accented letter as letter and accent, tables mostly as one sign: composed names are
+    # found too, and a name that is exactly the same comes first.
+    exact = dict(pairs)
+    return {_composed(name): video_id for name, video_id in exact.items()} | exact
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def probe_all(files: Iterable[VideoFile]) -> tuple[dict[str, VideoInfo], list[str]]:
@@ -130,11 +208,15 @@ def annotate(
         raise UserError("no readable video has a label; training needs some")
     unlabelled = [video_id for video_id in infos if video_id not in given]
     notes = []
-    if len({video.subset for video in given.values()}) > 1:
-        subset = {video_id: video.subset for video_id, video in given.items()}
-        test_names = sorted(set(subset.values()) - {"training"})
-        notes.append(f"subsets are the table's: training, and for test {', '.join(test_names)}")
-        subset = {video_id: name if name == "training" else "validation" for video_id, name in subset.items()}
+    by_table = any(video.subset for video in table.videos.values())
+    if by_table:
+        subset = {video_id: video.subset or "training" for video_id, video in given.items()}
+        blank = sum(not video.subset for video in given.values())
+        count = sum(name == "training" for name in subset.values())
+        notes.append(
+            f"subsets are the table's: {count} of {len(given)} labelled videos train, {len(given) - count} are for test"
+            + (f"; {blank} without one train" if blank else "")
+        )
     else:
         bare = {video_id: dataclasses.replace(video, instances=()) for video_id, video in given.items()}
         held = hold_out(AnnotationSet(table.classes, bare), TEST_SHARE, seed)
@@ -157,10 +239,12 @@ def annotate(
     if unlabelled:
         notes.append(f"without label, only predicted on: {_some(unlabelled)} ({len(unlabelled)} in all)")
     if not training or not test:
-        raise UserError(
-            f"{len(training)} videos would train and {test} would be predicted on; add videos without "
-            "label, more labelled ones of a class, or a column 'subset' (training, validation)"
+        advice = (
+            f"put some into subset {'validation' if training else 'training'}, or take the column 'subset' out"
+            if by_table
+            else "add videos without label, more labelled ones of a class, or a column 'subset' (training, validation)"
         )
+        raise UserError(f"{len(training)} videos would train and {test} would be predicted on; {advice}")
     counts = {name: sum(name in video.labels for video in training) for name in table.classes}
     if few := [f"{name[:40]} ({count})" for name, count in counts.items() if count < FEW]:
         notes.append(
@@ -299,5 +383,5 @@ def _below(path: Path, root: Path) -> str:
         return video_name(path.name)
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+def _some(names: list[str], between: str = ", ") -> str:
+    return between.join(names[:5]) + (f"{between}..." if len(names) > 5 else "")

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.datasets.annotations import Instance, read_activitynet, write_activitynet
+from wtal.datasets.annotations import (
+    AnnotationSet,
+    Instance,
+    VideoAnnotation,
+    read_activitynet,
+    write_activitynet,
+)
 from wtal.datasets.load import FORMATS, guess_format, load_annotations, read_annotations
 from wtal.datasets.object_lists import read_lists
 from wtal.datasets.settings import DataSettings
-from wtal.datasets.weak_labels import write_csv, write_jsonl
+from wtal.datasets.weak_labels import read_class_list, write_csv, write_jsonl
 
 sys.path.insert(0, str(Path(__file__).parent))
 import makers  # noqa: E402
@@ -251,6 +257,35 @@ def test_jsonl(tmp_path):
         path.write_text(json.dumps(lines[0]) + "\n" + text)
         with pytest.raises(UserError, match="line 2"):
             read_annotations(path, "jsonl")
+
+
+def test_labels_with_any_line_separator_come_back_from_jsonl(tmp_path):
+    labels = ("a\u2028b", "c\u0085d", "e\x0bf\x1cg\u2029", "h\ni")
+    videos = {"v": VideoAnnotation("v", "test", labels), "w": VideoAnnotation("w", "training", labels[:1])}
+    write_jsonl(tmp_path / "a.jsonl", AnnotationSet(tuple(sorted(labels)), videos))
+    assert read_annotations(tmp_path / "a.jsonl", "jsonl").videos == videos
+    (tmp_path / "classes.txt").write_bytes("a\u2028b\r\nc\u0085d\n".encode())
+    assert read_class_list(tmp_path / "classes.txt") == labels[:2]
+
+
+def test_subset_of_jsonl_is_a_name_or_null(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = ['{"video": "a", "label": "x", "subset": null}', '{"video": "a", "label": "y", "split": "test"}']
+    path.write_text("\n".join(lines))
+    assert read_annotations(path, "jsonl").videos["a"].subset == "test"
+    path.write_text(lines[0])
+    assert read_annotations(path, "jsonl").videos["a"].subset == "training"
+    for value in ("3", '["test"]', "false"):
+        path.write_text(f'{{"video": "a", "label": "x", "subset": {value}}}')
+        with pytest.raises(UserError, match="line 1: subset must be a name"):
+            read_annotations(path, "jsonl")
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 100_000])
+def test_json_lines_that_the_parser_gives_up_on_are_named(tmp_path, value):
+    (tmp_path / "a.jsonl").write_text(f'{{"video": "a", "labels": ["x"], "duration": {value}}}')
+    with pytest.raises(UserError, match="line 1: expected a JSON object"):
+        read_annotations(tmp_path / "a.jsonl", "jsonl")
 
 
 def test_activitynet_faults_name_file_video_and_value(tmp_path):

@@ -6,6 +6,7 @@ import json
 import runpy
 import shutil
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -262,6 +263,96 @@ def test_init_refuses_a_wrong_table(own, tmp_path, capsys, rows, message):
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv"]
+
+
+@pytest.fixture
+def init(own, tmp_path, capsys):
+    """`wtal init` on five of the videos: (rows with header, further arguments) -> (code, annotations, output)."""
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in FIVE:
+        (videos / f"{name}.mp4").symlink_to(own[0] / "videos" / f"{NAMES[0]}.mp4")
+
+    def call(rows, *more):
+        for path in tmp_path.glob("c*"):
+            path.unlink()
+        with open(tmp_path / "t.csv", "w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows(rows)
+        command = ["init", str(videos), "--labels", str(tmp_path / "t.csv"), "--out", str(tmp_path / "c.yaml")]
+        code = main([*command, "--towers", "shipped", *more])
+        shown = capsys.readouterr()
+        file = tmp_path / "c-annotations.json"
+        return code, read_activitynet(file).videos if file.exists() else {}, shown.out + shown.err
+
+    return call
+
+
+FIVE = ("a", "b", "c", "d", "\u00e9")
+
+
+def with_subsets(names):
+    return [("video", "label", "subset"), *((video, "walk", name) for video, name in zip(FIVE, names, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("given", "training"),
+    [
+        (("train", "test", "test", "test", "test"), "a"),
+        (("Training", "Validation", "VAL", "Test", "TRAIN"), "a\u00e9"),
+        (("training", "training", "train", "train", "test"), "abcd"),
+        (("", "", "test", "", ""), "abd\u00e9"),
+    ],
+)
+def test_init_takes_the_tables_subsets(init, given, training):
+    code, videos, said = init(with_subsets(given))
+    assert code == 0, said
+    found = {key: video.subset for key, video in videos.items()}
+    assert found == {key: "training" if key in training else "validation" for key in found} and len(found) == 5
+
+
+def test_init_refuses_subsets_it_cannot_use(init):
+    code, _, said = init(with_subsets(["train", "dev", "test", "test", "test"]))
+    assert code == 2 and "video 'b' is in subset 'dev'" in said and said.count("\n") == 1
+    code, _, said = init(with_subsets(["validation"] * 5))
+    assert code == 2 and "0 videos would train" in said and "put some into subset training" in said
+    code, _, said = init(with_subsets(["train"] * 5))
+    assert code == 2 and "put some into subset validation" in said
+
+
+def test_init_finds_the_segments_videos_and_says_what_is_odd(init, tmp_path):
+    def segments(**entries):
+        database = {
+            key: {"subset": "", "annotations": [{"label": "walk", "segment": segment}]}
+            for key, segment in entries.items()
+        }
+        (tmp_path / "s.json").write_text(json.dumps({"database": database}))
+        return init(with_subsets(["train", "test", "test", "test", "test"]), "--segments", str(tmp_path / "s.json"))
+
+    code, videos, said = segments(**{"b.mp4": [0.5, 1.5], "c": [2, 1], "d": [1, 99999], "elsewhere": [0, 1]})
+    assert code == 0, said
+    assert [(i.start, i.end) for i in videos["b"].instances] == [(0.5, 1.5)]
+    assert "1 videos are not in" in said and "elsewhere" in said
+    assert "c: walk 2-1 s" in said and "d: 1 of 1, up to 99999.00 s" in said
+    code, _, said = segments(x=[0, 1], y=[0, 1])
+    assert code == 2 and "none of its 2 videos is in" in said
+    code, _, said = segments(**{"b": [0, 1], "b.mp4": [1, 2]})
+    assert code == 2 and "name the same video" in said
+
+
+def test_init_refuses_a_seed_that_training_refuses(init):
+    for seed in ("-1", str(2**63)):
+        code, videos, said = init(with_subsets(["train", "train", "test", "test", "test"]), "--seed", seed)
+        assert code == 2 and "seed must be from 0" in said and not videos
+
+
+@pytest.mark.parametrize(("file", "table"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_init_finds_names_written_with_loose_accents(init, tmp_path, file, table):
+    name = unicodedata.normalize(file, "\u00e9")
+    (tmp_path / "videos" / "\u00e9.mp4").rename(tmp_path / "videos" / f"{name}.mp4")
+    rows = [("video", "label"), *((unicodedata.normalize(table, video), "walk") for video in FIVE)]
+    code, videos, said = init(rows)
+    assert code == 0, said
+    assert videos[name].labels == ("walk",)
 
 
 def test_init_leaves_a_broken_video_out_and_names_it(own, tmp_path, capsys):

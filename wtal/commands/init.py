@@ -1,8 +1,9 @@
 """A folder of videos and a table of labels to a configuration: checks, splits, and says what it chose and
 why.
 
-The table is CSV with the columns `video` and `label` (a row for each label of a video), or JSONL. No times
-are needed; where some are known, give them with --segments and the result is measured.
+The table is CSV with the columns `video` and `label` (a row for each label of a video), or JSONL; a column
+`subset` (training, validation) sets the split. No times are needed; where some are known, give them with
+--segments and the result is measured.
 """
 
 import argparse
@@ -18,7 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--labels", type=Path, required=True, metavar="TABLE", help="CSV or JSONL: video, label"
     )
     parser.add_argument(
-        "--segments", type=Path, metavar="FILE", help="ground truth of some videos, ActivityNet JSON"
+        "--segments",
+        type=Path,
+        metavar="FILE",
+        help="ground truth of some videos, ActivityNet JSON; videos are named as in TABLE",
     )
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="configuration to write (default: ./<FOLDER>.yaml)"

@@ -34,14 +34,16 @@ DEFAULT_SUBSET = "training"
 
 @dataclass
 class _Draft:
-    subset: str
+    subset: str = ""
     labels: dict[str, None] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
     duration: float | None = None
 
 
-def read_csv(path: Path, class_list: Path | None = None) -> AnnotationSet:
-    """Read a CSV or TSV of video-level labels; videos without a `subset` are in "training".
+def read_csv(
+    path: Path, class_list: Path | None = None, default_subset: str = DEFAULT_SUBSET
+) -> AnnotationSet:
+    """Read a CSV or TSV of video-level labels; videos that no row gives a `subset` are in `default_subset`.
 
     `class_list` is a text file of class names, one a line, in index order; without it the classes are the
     labels in alphabetical order. Raises `UserError` naming the line of what `read_table` refuses, of a number
@@ -66,10 +68,12 @@ def read_csv(path: Path, class_list: Path | None = None) -> AnnotationSet:
             raise UserError(
                 f"{path}, line {line}: start, end and duration must be seconds, got {row!r}"
             ) from None
-    return _finish(path, drafts, class_list)
+    return _finish(path, drafts, class_list, default_subset)
 
 
-def read_jsonl(path: Path, class_list: Path | None = None) -> AnnotationSet:
+def read_jsonl(
+    path: Path, class_list: Path | None = None, default_subset: str = DEFAULT_SUBSET
+) -> AnnotationSet:
     """Read one JSON object a line; as `read_csv` otherwise. Raises `UserError` naming the line."""
     drafts: dict[str, _Draft] = {}
     for line, text in enumerate(_lines(path), 1):
@@ -79,7 +83,7 @@ def read_jsonl(path: Path, class_list: Path | None = None) -> AnnotationSet:
         try:
             entry = json.loads(text)
             name = next(entry[key] for key in VIDEO_COLUMNS if key in entry)
-        except (json.JSONDecodeError, StopIteration, TypeError):
+        except (ValueError, RecursionError, StopIteration, TypeError):
             raise UserError(
                 f'{where}: expected a JSON object such as {{"video": "a.mp4", "labels": ["Diving"]}}'
             ) from None
@@ -90,12 +94,14 @@ def read_jsonl(path: Path, class_list: Path | None = None) -> AnnotationSet:
         video = video_from_json(
             Path(where), video_name(name), entry | ({} if labels is None else {"labels": labels})
         )
-        subset = next((str(entry[key]) for key in SUBSET_COLUMNS if key in entry), "")
-        draft = _draft(drafts, video.video_id, subset, where)
+        subset = next((entry[key] for key in SUBSET_COLUMNS if entry.get(key) is not None), "")
+        if not isinstance(subset, str):
+            raise UserError(f"{where}: subset must be a name or null, got {subset!r}")
+        draft = _draft(drafts, video.video_id, subset.strip(), where)
         draft.labels.update(dict.fromkeys(video.labels))
         draft.instances += video.instances
         draft.duration = video.duration if draft.duration is None else draft.duration
-    return _finish(path, drafts, class_list)
+    return _finish(path, drafts, class_list, default_subset)
 
 
 def write_csv(path: Path, annotations: AnnotationSet) -> None:
@@ -149,15 +155,18 @@ def video_name(path: str) -> str:
 
 
 def _draft(drafts: dict[str, _Draft], video_id: str, subset: str, where: str) -> _Draft:
-    draft = drafts.setdefault(video_id, _Draft(subset or DEFAULT_SUBSET))
-    if subset and subset != draft.subset:
+    draft = drafts.setdefault(video_id, _Draft())
+    if subset and draft.subset and subset != draft.subset:
         raise UserError(
             f"{where}: video {video_id!r} is in subset {draft.subset!r} and in {subset!r}; choose one"
         )
+    draft.subset = draft.subset or subset
     return draft
 
 
-def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None) -> AnnotationSet:
+def _finish(
+    path: Path, drafts: dict[str, _Draft], class_list: Path | None, default_subset: str
+) -> AnnotationSet:
     seen = sorted({label for draft in drafts.values() for label in draft.labels})
     classes = read_class_list(class_list) if class_list else tuple(seen)
     if unknown := sorted(set(seen) - set(classes)):
@@ -167,7 +176,9 @@ def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None) -> A
             f"({', '.join(classes[:5])}, ...)"
         )
     videos = {
-        video_id: VideoAnnotation(video_id, d.subset, tuple(d.labels), tuple(d.instances), d.duration)
+        video_id: VideoAnnotation(
+            video_id, d.subset or default_subset, tuple(d.labels), tuple(d.instances), d.duration
+        )
         for video_id, d in drafts.items()
     }
     return AnnotationSet(classes, videos)
