@@ -3,6 +3,7 @@
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.cli import main
 from wtal.datasets.annotations import Instance
 from wtal.report.importers import IMPORTERS
 
@@ -29,3 +30,20 @@ def test_csv_that_would_lose_something_is_refused(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         IMPORTERS["csv"](tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("csv", "video,label,start,end\n"),
+        ("elan", "<ANNOTATION_DOCUMENT/>"),
+        ("label-studio", "[]"),
+        ("activitynet", '{"database": {"a": {"annotations": []}}}'),
+    ],
+)
+def test_a_file_without_annotations_is_no_import(tmp_path, capsys, source, text):
+    (tmp_path / "empty").write_text(text)
+    assert main(["import", str(tmp_path / "empty"), "--from", source, "--out", str(tmp_path / "out.json")]) == 2
+    error = capsys.readouterr().err
+    assert "nothing is annotated in it" in error and error.count("\n") == 1
+    assert not (tmp_path / "out.json").exists()

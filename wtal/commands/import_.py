@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     if options.source not in IMPORTERS:
         raise UserError(f"unknown format {options.source!r}; there are: {', '.join(IMPORTERS)}")
     annotations = IMPORTERS[options.source](options.file)
+    if not any(video.instances or video.labels for video in annotations.videos.values()):
+        raise UserError(f"{options.file}: nothing is annotated in it ({len(annotations.videos)} videos)")
     if options.subset is not None:
         annotations = AnnotationSet(
             annotations.classes,
