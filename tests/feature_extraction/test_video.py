@@ -377,3 +377,22 @@ def test_a_thin_picture_is_refused_before_it_is_blown_up(tmp_path, write_video, 
     with pytest.raises(UnreadableVideo, match="524288x256 after resizing, more than max_pixels"):
         decode(path, short_side=256)
     assert decode(path)[0].shape == (2, 2, 4096, 3)
+
+
+REAL = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "videos"
+
+
+def test_every_frame_of_the_real_clips_is_taken():
+    paths = sorted(path for path in (REAL / "clips").glob("*") if path.suffix in (".mp4", ".mkv", ".avi"))
+    if not paths:
+        pytest.skip("no real data beside the checkout: videos/clips")
+    whole = [path for path in paths if path.stem != "corrupted"]
+    assert len(whole) == 9
+    for path in whole:
+        _, info, _ = decode(path, short_side=32)
+        sampler = GridSampler(25.0)
+        for frame in read_frames(path, info["decoder"]):
+            sampler.push(frame)
+        stated = probe(path).frames  # 0 where the header does not say
+        assert sampler.read == info["source_frames"] and stated in (0, sampler.read), path
+        assert sampler.backward == 0 and sampler.repeated <= 1, path
