@@ -9,6 +9,7 @@ import pytest
 
 from feature_extraction.errors import UserError
 from feature_extraction.grid import TimeGrid
+from wtal.config import load_config
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 from wtal.inference.scores import VideoScores
 from wtal.inference.settings import InferenceSettings
@@ -18,8 +19,9 @@ from wtal.report.curves import training_charts
 from wtal.report.data import Chart, Curve, Errors
 from wtal.report.names import link
 from wtal.report.payload import script_json, video_payload
-from wtal.report.read_run import errors_by_video
+from wtal.report.read_run import errors_by_video, score_reader
 from wtal.report.strip import SHOWN, strip
+from wtal.runs import RunFolder
 
 
 def test_everything_is_escaped_and_nothing_leaves_the_folder(make_data, tmp_path):
@@ -203,6 +205,19 @@ def test_links_and_clock(tmp_path):
     assert (clock(59.96), clock(61), clock(3725.4)) == ("1:00.0", "1:01.0", "1:02:05")
 
 
+def _scores():
+    return VideoScores(np.ones((30, 4), np.float32), np.ones(4, np.float32), TimeGrid(), 19.2, np.ones(30))
+
+
+def test_scores_of_another_class_list_are_named(tmp_path):
+    run = RunFolder(tmp_path)
+    _scores().save(run.scores("ours", "v"))
+    config = load_config("sandbox")
+    assert set(score_reader(run, config, "abcd")("v")) == {"ours"}
+    with pytest.raises(UserError, match=r"v\.npz: scores of 4 classes, but the annotations have 5"):
+        score_reader(run, config, "abcde")("v")
+
+
 def _without(path, name, **arrays):
     with np.load(path) as file:
         kept = {key: file[key] for key in file.files if key != name}
@@ -220,6 +235,7 @@ def _without(path, name, **arrays):
         lambda path: _without(path, "video_C", video_C=np.array([0.5, np.nan, 0.5, 0.5])),
         lambda path: _without(path, "video_C", video_C=np.array(["a", "b", "c", "d"])),
         lambda path: _without(path, "video_C", video_C=np.ones(3)),
+        lambda path: _without(path, "frame_TC", frame_TC=np.ones((0, 4))),
         lambda path: _without(path, "time", time=np.array([25.0, 16, 16, np.inf])),
         lambda path: _without(path, "time", time=np.float64(1)),
         lambda path: _without(path, "time", time=np.array([25.0, np.inf, 16, 9])),
@@ -229,7 +245,7 @@ def _without(path, name, **arrays):
 )
 def test_a_damaged_score_file_is_named(tmp_path, damage):
     path = tmp_path / "x.npz"
-    VideoScores(np.ones((30, 4), np.float32), np.ones(4, np.float32), TimeGrid(), 19.2, np.ones(30)).save(path)
+    _scores().save(path)
     assert VideoScores.load(path).duration == 19.2
     damage(path)
     with pytest.raises(UserError, match=r"x\.npz: not a score file of wtal \(.+\)"):

@@ -88,12 +88,14 @@ def test_round_trip_of_any_intervals(tmp_path_factory, name, intervals):
     EXPORTERS[name]([video], folder)
     back = IMPORTERS[name](folder / FILES[name])
     got = back.videos["video"].instances if back.videos else ()
-    key = lambda i: (i.label, round(i.start, 2), round(i.end, 2))  # noqa: E731
-    assert len(got) == len(video.intervals)
-    for a, b in zip(sorted(got, key=key), sorted(video.intervals, key=key), strict=True):
-        assert a.label == b.label
-        assert math.isclose(a.start, b.start, abs_tol=PRECISION[name] + 0.011)
-        assert math.isclose(a.end, b.end, abs_tol=PRECISION[name] + 0.011)
+    assert sorted(i.label for i in got) == sorted(i.label for i in video.intervals)
+    # starts and ends each on their own: rounding may swap intervals that are closer than it
+    for label in {i.label for i in video.intervals}:
+        for edge in ("start", "end"):
+            there, again = (
+                sorted(getattr(i, edge) for i in side if i.label == label) for side in (video.intervals, got)
+            )
+            assert again == pytest.approx(there, rel=0, abs=PRECISION[name] + 1e-9)
 
 
 def test_vtt_shows_labels_as_text(tmp_path):

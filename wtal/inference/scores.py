@@ -3,6 +3,7 @@
 Legend: T snippets, C classes.
 """
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +53,17 @@ class VideoScores:
         not finite."""
         try:
             # opened here, because numpy leaves a damaged archive open
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            with open(path, "rb") as stream:
+                if not zipfile.is_zipfile(stream):
+                    raise ValueError("no npz archive, or a part of one")
+                stream.seek(0)
+                file = np.load(stream, allow_pickle=False)
                 fps, window, stride, duration = file["time"].tolist()
                 attention_T = file["attention_T"] if "attention_T" in file.files else None
                 grid = TimeGrid(fps, int(window), int(stride))
                 scores = cls(file["frame_TC"], file["video_C"], grid, duration, attention_T)
+            if not len(scores.frame_TC):
+                raise ValueError("it has no snippet")
             for name in ("frame_TC", "video_C", "attention_T", "duration"):
                 values = getattr(scores, name)
                 if values is not None and not np.isfinite(values).all():

@@ -96,16 +96,30 @@ def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
 def score_reader(
     run: RunFolder, config: Config, classes: Sequence[str]
 ) -> Callable[[str], dict[str, VideoScores]]:
-    """`load_rows` as detection sees the scores: with the video classifier's, where the run uses one."""
+    """`load_rows` as detection sees the scores: with the video classifier's, where the run uses one.
+
+    The reader raises `UserError` for scores of another number of classes than `classes`.
+    """
+
+    def checked(video_id: str) -> dict[str, VideoScores]:
+        rows = load_rows(run, video_id)
+        for row, own in rows.items():
+            if len(own.video_C) != len(classes):
+                raise UserError(
+                    f"{run.scores(row, video_id)}: scores of {len(own.video_C)} classes, but the annotations have "
+                    f"{len(classes)}; run `wtal predict` again, or restore the annotations of the training"
+                )
+        return rows
+
     if not config.inference.video_classifier:
-        return lambda video_id: load_rows(run, video_id)
+        return checked
     from wtal.prediction import classified
     from wtal.training.assemble import open_features
 
     features = open_features(config)
 
     def read(video_id: str) -> dict[str, VideoScores]:
-        rows = load_rows(run, video_id)
+        rows = checked(video_id)
         alone = {row: {video_id: own} for row, own in rows.items()}
         return {row: classified(config, own, features, classes)[video_id] for row, own in alone.items()}
 
