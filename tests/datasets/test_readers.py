@@ -219,7 +219,7 @@ def test_bad_csv_is_one_line(tmp_path, text, said):
         "video;label;remark, free text\na.mp4;x;one, two\n",
         "Video , Labels ,,\n a.mp4 , x ,, \n",
         "video\tlabel;class,or so\tlabel\na.mp4\ty\tx\n",
-        'video,label\n\na.mp4, "x"\n',
+        'video,label\n\na.mp4, "x"\n, \n',
     ],
 )
 def test_csv_separator_blanks_and_empty_columns(tmp_path, text):

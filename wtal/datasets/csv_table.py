@@ -15,7 +15,8 @@ SEPARATORS = ",;\t"
 def read_table(
     path: Path, needed: Mapping[str, Sequence[str]], skip_blanks: bool = True
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows as (line on which the row starts, cell by column), every column in every row; cells as written.
+    """Rows as (line on which the row starts, cell by column), every column in every row; cells as written. Rows
+    of blanks are passed over.
 
     Column names are told apart without letter case and outer blanks. `needed` maps what is needed, in words,
     to the columns of which one must be there. The separator is the comma, semicolon or tab with which the
@@ -39,7 +40,7 @@ def read_table(
             cells = next(reader, None)
             if cells is None:
                 return
-            if not cells:
+            if not any(cell.strip() for cell in cells):
                 continue
             if surplus := [cell for cell in cells[len(columns) :] if cell.strip()]:
                 raise UserError(
@@ -72,7 +73,7 @@ def _check_columns(path: Path, columns: list[str], needed: Mapping[str, Sequence
     for what, names in needed.items():
         if not set(names) & set(columns):
             choice = f" (one of {', '.join(names)})" if len(names) > 1 else ""
-            raise UserError(f"{path}: no column {what}{choice}; the first line has: {', '.join(columns)}")
+            raise UserError(f"{path}: no column {what}{choice}; the first line has: {', '.join(columns) or 'nothing'}")
     if twice := [name for name in columns if name and columns.count(name) > 1]:
         raise UserError(
             f"{path}, line 1: the column {twice[0]!r} is there twice; rename one, or join them (labels: a;b)"

@@ -38,7 +38,7 @@ def _video(path: Path) -> LabelledVideo:
         raise UserError(f"{path}: not an ELAN document (its root is {root.tag!r})")
     try:
         return LabelledVideo(_video_id(path, root), tuple(_intervals(root)))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(f"{path}: a broken ELAN document ({type(error).__name__}: {error})") from None
 
 

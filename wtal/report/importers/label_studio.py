@@ -1,6 +1,7 @@
 """Label Studio tasks (JSON): the newest annotation of each task, or its predictions where nobody annotated
 it."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ def read(path: Path) -> AnnotationSet:
         )
     try:
         return to_annotations([_video(path, task) for task in tasks])
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: a broken Label Studio task ({type(error).__name__}: {error})") from None
 
 
 def _video(path: Path, task: dict[str, Any]) -> LabelledVideo:
     data = task["data"]
     rate = float(data.get("frame_rate") or FRAME_RATE)
+    if not 0 < rate < math.inf:
+        raise UserError(f"{path}: task {task.get('id')}: frame_rate must be over 0, got {data['frame_rate']!r}")
     made = [a for a in task.get("annotations") or [] if not a.get("was_cancelled")]
     if made:
         # Label Studio appends; the time of the last change says which of several is meant.
@@ -44,6 +47,8 @@ def _video(path: Path, task: dict[str, Any]) -> LabelledVideo:
             raise UserError(
                 f"{path}: task {task.get('id')}: a region without label; label it in Label Studio"
             )
+        if wrong := [label for label in labels if not isinstance(label, str)]:
+            raise UserError(f"{path}: task {task.get('id')}: a label must be text, got {wrong[0]!r}")
         for span in value["ranges"]:
             start, end = (float(span["start"]) - 1) / rate, (float(span["end"]) - 1) / rate
             intervals += [Interval(max(0.0, start), max(0.0, end), label) for label in labels]

@@ -26,7 +26,7 @@ def read(path: Path) -> AnnotationSet:
         raise UserError(f"{path}: no VIA 3 project (expected the objects 'file', 'view' and 'metadata')")
     try:
         return _read(path, project)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: a broken VIA 3 project ({type(error).__name__}: {error})") from None
 
 
@@ -36,6 +36,8 @@ def _read(path: Path, project: dict[str, Any]) -> AnnotationSet:
         raise UserError(f"{path}: no attribute of time spans (anchor {SEGMENT}); nothing to import")
     key = next((k for k, a in spans.items() if a.get("aname") == "class"), next(iter(spans)))
     options = spans[key].get("options") or {}
+    if wrong := [option for option in options.values() if not isinstance(option, str)]:
+        raise UserError(f"{path}: an option of a class must be text, got {wrong[0]!r}")
     files = {view: str(entry["fid_list"][0]) for view, entry in project["view"].items()}
     intervals: dict[str, list[Interval]] = {fid: [] for fid in files.values()}
     for entry in project["metadata"].values():
