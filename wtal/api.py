@@ -138,15 +138,18 @@ def export(
     """Write detections for another tool (`csv`, `vtt`, `label-studio`, `fiftyone`, `via`, `elan`) into a
     folder.
 
-    `sources` says where the video files lie, by video id. Returns the files. As `wtal export`.
+    `sources` says where the video files lie, by video id. Returns the files. As `wtal export`: what starts
+    before 0 is cut there, what ends before it starts is left out, and `UserError` is raised for a time or a
+    score that is not finite.
     """
     from wtal.report.exporters import EXPORTERS
-    from wtal.report.interchange import from_detections
+    from wtal.report.interchange import from_detections, within_time
 
     if to not in EXPORTERS:
         raise UserError(f"unknown format {to!r}; there are: {', '.join(EXPORTERS)}")
     places = {video_id: Path(path) for video_id, path in (sources or {}).items()}
-    return EXPORTERS[to](from_detections(detections, places), Path(out))
+    videos, _ = within_time(from_detections(detections, places))
+    return EXPORTERS[to](videos, Path(out))
 
 
 def read(path: str | Path, source: str) -> AnnotationSet:

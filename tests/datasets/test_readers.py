@@ -369,3 +369,9 @@ def test_settings_know_every_format():
     import typing
 
     assert set(typing.get_args(typing.get_type_hints(DataSettings)["format"])) == set(FORMATS)
+
+
+def test_a_null_subset_of_activitynet_json_is_none(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"database": {"v": {"subset": null, "annotations": []}, "w": {"annotations": []}}}')
+    assert [video.subset for video in read_activitynet(path).videos.values()] == ["", ""]

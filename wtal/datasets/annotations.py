@@ -139,7 +139,7 @@ def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool 
             instances.append(Instance(*times, label))
         if listed is None and label not in labels:
             labels.append(label)
-    subset = str(entry.get("subset", ""))
+    subset = str(entry.get("subset") or "")
     return VideoAnnotation(video_id, subset, tuple(labels), tuple(instances), duration, tuple(ambiguous))
 
 
