@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -134,3 +135,11 @@ def _unknown(key: Any, names: set[str], where: str) -> str:
 
 def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
+
+
+def at_least(where: str, settings: Any, least: int, *names: str) -> None:
+    """Raise `UserError` unless each named field of `settings` is None or a finite number of at least `least`."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise UserError(f"{where}.{name} must be a number of at least {least}, got {value}")

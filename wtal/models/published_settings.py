@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
 
 from feature_extraction.errors import UserError
+from wtal.strict import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +91,6 @@ def loss_weights(settings: ConsensusSettings | EvidentialSettings) -> dict[str, 
     names = ("coactivity", "mutual", "norm", "guide", "evidential", "uncertainty")
     present = {field.name for field in fields(settings)}
     return {"mil": 1.0} | {name: getattr(settings, name) for name in names if name in present}
-
-
-def at_least(where: str, settings: Any, least: int, *names: str) -> None:
-    """Raise `UserError` unless each named field of `settings` is None or a finite number of at least `least`."""
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not (math.isfinite(value) and value >= least):
-            raise UserError(f"{where}.{name} must be a number of at least {least}, got {value}")
 
 
 def _check_consensus(where: str, settings: ConsensusSettings | EvidentialSettings) -> None:

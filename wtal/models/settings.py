@@ -7,7 +7,8 @@ from typing import Literal
 from feature_extraction.errors import UserError
 from wtal.models.pooling import POOLINGS
 from wtal.models.pooling_settings import PoolingSettings
-from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, MagnitudeSettings, at_least
+from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, MagnitudeSettings
+from wtal.strict import at_least
 
 OWN = ("transformer", "convolution", "multiscale")
 """Architectures of the CBP branch that the pooling heads fit."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from feature_extraction.errors import UserError
+from wtal.strict import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,13 +54,12 @@ class LossSettings:
     """Weight of the CBP branch's own loss inside F steps. The paper's (5) has none."""
 
     def __post_init__(self) -> None:
-        for name in ("kd", "fb", "cls"):
-            not_negative(f"loss.{name}", getattr(self, name))
+        at_least("loss", self, 0, "kd", "fb", "cls")
         if not self.kd and not self.fb:
             raise UserError("loss.kd and loss.fb are both 0: B and F phases would train nothing; set one above 0")
         if not (0 < self.temperature < math.inf):
             raise UserError(f"loss.temperature must be above 0, got {self.temperature}")
-        at_least_one("loss.fb_max_frames", self.fb_max_frames)
+        at_least("loss", self, 1, "fb_max_frames")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,9 +115,8 @@ class OptimizerSettings:
     """Arithmetic of the networks."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "vlp_lr", "weight_decay", "clip_norm"):
-            not_negative(f"optimizer.{name}", getattr(self, name))
-        at_least_one("optimizer.snippets", self.snippets)
+        at_least("optimizer", self, 0, "lr", "vlp_lr", "weight_decay", "clip_norm")
+        at_least("optimizer", self, 1, "snippets")
         if self.batch < 1 or self.accumulate < 1 or self.batch % self.accumulate:
             raise UserError(
                 f"optimizer.batch {self.batch} must be a positive multiple of optimizer.accumulate {self.accumulate}"
@@ -149,18 +148,5 @@ class TrainingSettings:
     """Also write TensorBoard event files (extra `tensorboard`)."""
 
     def __post_init__(self) -> None:
-        at_least_one("training.checkpoint_steps", self.checkpoint_steps)
-        at_least_one("training.log_steps", self.log_steps)
-        not_negative("training.threads", self.threads)
-
-
-def not_negative(name: str, value: float) -> None:
-    """Raises `UserError` for a setting below 0, infinite or not a number."""
-    if not 0 <= value < math.inf:
-        raise UserError(f"{name} must be a number of at least 0, got {value}")
-
-
-def at_least_one(name: str, value: int) -> None:
-    """Raises `UserError` for a setting below 1."""
-    if value < 1:
-        raise UserError(f"{name} must be at least 1, got {value}")
+        at_least("training", self, 1, "checkpoint_steps", "log_steps")
+        at_least("training", self, 0, "threads")
