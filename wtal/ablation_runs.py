@@ -224,16 +224,16 @@ def execute(job: Job) -> None:
     run = trained(config)
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
-    inputs = inputs_now(config)
+    inputs, features = inputs_now(config), open_features(config)
     ids = list(inputs.truth.videos)
     other = other_row(config)
     ends = [record for record in run.records() if record["kind"] == "phase_end"]
     exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
     for row, infer in job.measures:
         changed = build(Config, override(plain(config), infer))
-        rows = {name: load_scores(run, name, ids) for name in {row, *([other] if other else [])}}
-        if config.inference.video_classifier:
-            rows = {name: classified(changed, scores, open_features(changed), inputs.truth.classes)
-                    for name, scores in rows.items()}  # fmt: skip
+        rows = {
+            name: classified(changed, load_scores(run, name, ids), features, inputs.truth.classes)
+            for name in {row, *([other] if other else [])}
+        }
         values: dict[str, Any] = measure(changed, inputs.truth, rows[row], rows[other] if other else None)
         write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

@@ -29,6 +29,11 @@ def precision_at_hits(hit_N: np.ndarray) -> np.ndarray:
     return np.arange(1, len(rank_H) + 1) / (rank_H + 1)
 
 
+def ranked_pessimistically(score_N: np.ndarray, hit_N: np.ndarray, positives: int) -> float:
+    """`non_interpolated` of items by falling score; of equal scores the misses come first."""
+    return non_interpolated(hit_N[np.lexsort((hit_N, -score_N))], positives)
+
+
 def resampled_interpolated(hit_N: np.ndarray, weight_RN: np.ndarray, positives_R: np.ndarray) -> np.ndarray:
     """`interpolated` of R resamples, float64 `[R]`; `weight_RN`: how often each detection's video was drawn.
 

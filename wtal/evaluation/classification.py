@@ -14,7 +14,7 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection
-from wtal.evaluation.average_precision import non_interpolated
+from wtal.evaluation.average_precision import ranked_pessimistically
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def classification_map(
     present = np.flatnonzero(label_VC.any(axis=0))
     offered_VC = score_VC > -math.inf
     ap = [
-        _average_precision(
+        ranked_pessimistically(
             score_VC[offered_VC[:, c], c], label_VC[offered_VC[:, c], c], int(label_VC[:, c].sum())
         )
         for c in present
@@ -78,7 +78,7 @@ def classification_map(
         tuple(classes[c] for c in present),
         np.array(ap),
         float((label_VC & offered_VC)[labelled, best_V].mean()),
-        _average_precision(score_VC[kept_VC], label_VC[kept_VC], int(label_VC.sum())),
+        ranked_pessimistically(score_VC[kept_VC], label_VC[kept_VC], int(label_VC.sum())),
     )
 
 
@@ -102,7 +102,3 @@ def video_map(
                 # max() would let a NaN through or not depending on the order
                 score_VC[v, c] = np.maximum(score_VC[v, c], detection.score)
     return classification_map(score_VC, label_VC, ground_truth.classes)
-
-
-def _average_precision(score: np.ndarray, label: np.ndarray, positives: int) -> float:
-    return non_interpolated(label[np.lexsort((label, -score))], positives)

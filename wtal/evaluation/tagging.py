@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from feature_extraction.errors import UserError
+from wtal.evaluation.average_precision import ranked_pessimistically
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def global_average_precision(score_NC: np.ndarray, label_NC: np.ndarray, top_k: 
     """
     score_NC, label_NC = _checked(score_NC, label_NC)
     kept_NC = _kept(score_NC, label_NC, top_k)
-    return _average_precision(score_NC[kept_NC], label_NC[kept_NC], int(label_NC.sum()))
+    return ranked_pessimistically(score_NC[kept_NC], label_NC[kept_NC], int(label_NC.sum()))
 
 
 def hit_at_one(score_NC: np.ndarray, label_NC: np.ndarray) -> float:
@@ -95,15 +96,8 @@ def average_precision_per_class(
     ap_C = np.full(label_NC.shape[1], np.nan)
     for c in np.flatnonzero(label_NC.any(axis=0)):
         kept_N = kept_NC[:, c]
-        ap_C[c] = _average_precision(score_NC[kept_N, c], label_NC[kept_N, c], int(label_NC[:, c].sum()))
+        ap_C[c] = ranked_pessimistically(score_NC[kept_N, c], label_NC[kept_N, c], int(label_NC[:, c].sum()))
     return ap_C
-
-
-def _average_precision(score: np.ndarray, label: np.ndarray, positives: int) -> float:
-    order = np.lexsort((label, -score))
-    hit = label[order]
-    precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    return float(precision[hit].sum() / positives)
 
 
 def _ranked(score_NC: np.ndarray, label_NC: np.ndarray) -> np.ndarray:
