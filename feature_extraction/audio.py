@@ -19,9 +19,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
-from feature_extraction.failures import FailureLog
 from feature_extraction.files import sha256_file
-from feature_extraction.store import Stream, create_stream, video_ids
+from feature_extraction.store.failures import FailureLog
+from feature_extraction.store.stream import Stream, create_stream, video_ids
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".mkv", ".webm", ".mov")
 STREAM = "logmel"
@@ -54,9 +54,7 @@ class AudioSettings:
             if getattr(self, name) < 1:
                 raise UserError(f"audio.{name} must be at least 1, got {getattr(self, name)}")
         if self.hop > self.fft:
-            raise UserError(
-                f"audio.hop {self.hop} is over audio.fft {self.fft}: samples between windows would be lost"
-            )
+            raise UserError(f"audio.hop {self.hop} is over audio.fft {self.fft}: samples between windows would be lost")
         if not 0 <= self.low < self.top <= self.sample_rate / 2:
             raise UserError(
                 f"audio: 0 <= low < high <= {self.sample_rate / 2:g} Hz expected, got {self.low}, {self.top}"
@@ -73,9 +71,7 @@ class AudioSettings:
 def mel_of(hertz: np.ndarray) -> np.ndarray:
     """Slaney's mel scale: linear below 1 kHz (15 mel), 27 steps per factor of 6.4 above."""
     hertz = np.asarray(hertz, np.float64)
-    return np.where(
-        hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / math.log(6.4)
-    )
+    return np.where(hertz < 1000, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1000) / 1000) / math.log(6.4))
 
 
 def hertz_of(mel: np.ndarray) -> np.ndarray:
@@ -94,8 +90,7 @@ def mel_filters(settings: AudioSettings) -> Tensor:
     weight_KM = np.maximum(0, np.minimum(rise_KM, fall_KM)) * 2 / (right_M - left_M)
     if (dead := np.flatnonzero(weight_KM.max(axis=0) == 0)).size:
         raise UserError(
-            f"audio: mel band {dead[0]} of {settings.mels} holds no frequency bin; "
-            "use fewer mels or a longer fft"
+            f"audio: mel band {dead[0]} of {settings.mels} holds no frequency bin; use fewer mels or a longer fft"
         )
     return torch.from_numpy(weight_KM.astype(np.float32))
 
@@ -113,17 +108,13 @@ def log_mel(samples_N: np.ndarray, settings: AudioSettings) -> np.ndarray:
     before = (settings.fft - settings.hop) // 2
     needed = (frames - 1) * settings.hop + settings.fft
     padded_N = torch.zeros(needed)
-    padded_N[before : before + len(samples_N)] = torch.from_numpy(np.asarray(samples_N, np.float32))[
-        : needed - before
-    ]
+    padded_N[before : before + len(samples_N)] = torch.from_numpy(np.asarray(samples_N, np.float32))[: needed - before]
     window, filters_KM = torch.hann_window(settings.fft), mel_filters(settings)
     pieces = []
     for first in range(0, frames, BLOCK):
         last = min(first + BLOCK, frames)
         part = padded_N[first * settings.hop : (last - 1) * settings.hop + settings.fft]
-        spectrum_KF = torch.stft(
-            part, settings.fft, settings.hop, window=window, center=False, return_complex=True
-        )
+        spectrum_KF = torch.stft(part, settings.fft, settings.hop, window=window, center=False, return_complex=True)
         pieces.append(torch.log(spectrum_KF.abs().square().T @ filters_KM + settings.floor))
     return torch.cat(pieces).view(snippets, settings.stack * settings.mels).numpy()
 
@@ -177,9 +168,7 @@ def extract_audio(source: Path, out: Path, settings: AudioSettings) -> Iterator[
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
     root = source.parent if source.is_file() else source
-    found = (
-        [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
-    )
+    found = [source] if source.is_file() else sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES)
     if not found:
         raise UserError(f"{source}: no audio files (looked for {', '.join(SUFFIXES)})")
     stream, failures = open_logmel(out, settings), FailureLog(out)

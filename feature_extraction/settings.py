@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow import FLOWS
-from feature_extraction.flow_settings import TVL1Settings
-from feature_extraction.grid import TimeGrid
+from feature_extraction.flow.settings import TVL1Settings
+from feature_extraction.store.grid import TimeGrid
 
 LONGEST_WAIT = 2e6  # seconds, 23 days: about what an operating system's wait can be told
+FLOW_ALGORITHMS = ("tvl1", "tvl1_torch", "tvl1_triton", "tvl1_opencv")
+"""Keys of `feature_extraction.flow.compute.FLOWS`, which holds their functions."""
 STREAMS = ("rgb", "flow", "clip")
 
 
@@ -90,8 +91,8 @@ class ExtractionSettings:
             raise UserError(f"crop {self.crop} is larger than short_side {self.short_side}; lower crop")
         if self.crops == "ten" and not self.crop:
             raise UserError("crops: ten needs a crop size; set crop (for example 224)")
-        if self.flow_algorithm not in FLOWS:
-            raise UserError(f"flow_algorithm {self.flow_algorithm!r} is not one of {', '.join(FLOWS)}")
+        if self.flow_algorithm not in FLOW_ALGORITHMS:
+            raise UserError(f"flow_algorithm {self.flow_algorithm!r} is not one of {', '.join(FLOW_ALGORITHMS)}")
         if not 1 <= self.clip_frames <= self.window:
             raise UserError(f"clip_frames must be 1 to window ({self.window}), got {self.clip_frames}")
         if not 0 < self.flow_bound < math.inf:

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from feature_extraction.errors import PartialFailure, RunFailure, UserError
-from wtal import cli
-from wtal.config import Config, load_config
-from wtal.shipped import config_file, shipped_file, shipped_folder
-from wtal.strict import build, plain
+from wtal.commands import main as cli
+from wtal.config.load import Config, load_config
+from wtal.config.shipped import config_file, shipped_file, shipped_folder
+from wtal.config.strict import build, plain
 
 SHIPPED = sorted(path.stem for path in shipped_folder("configs").glob("*.yaml"))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from wtal.datasets.annotations import read_activitynet, read_predictions
-from wtal.evaluation.detection import detection_map
-from wtal.runs import ROWS
+from wtal.evaluation.detection.protocols import detection_map
+from wtal.training.folder import ROWS
 
 TIOU = ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]
 

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from wtal import doctor
-from wtal.cli import main
+from wtal.commands import doctor
+from wtal.commands.main import main
 
 
 def test_every_check_runs_here(tmp_path):

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from wtal.losses import bag_cross_entropy, distillation_loss, foreground_background_loss, taught_loss
+from wtal.config.training import LossSettings
 from wtal.models.branch import BranchOutput, attended, log_complement, masked_min_max, squash
-from wtal.pseudo_labels import coverage, ternary_labels
-from wtal.training.settings import LossSettings
+from wtal.models.losses import bag_cross_entropy
+from wtal.training.distillation import (
+    coverage,
+    distillation_loss,
+    foreground_background_loss,
+    taught_loss,
+    ternary_labels,
+)
 
 
 def test_bag_cross_entropy_is_the_hand_value():

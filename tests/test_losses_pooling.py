@@ -6,14 +6,14 @@ import math
 import pytest
 import torch
 
-from wtal.losses_pooling import (
+from wtal.models.losses import (
     actionness_loss,
     bag_instance_loss,
     bag_instance_terms,
     binary_bag_loss,
     class_summed_loss,
 )
-from wtal.models.pooling import POOLINGS, make_pooling
+from wtal.models.pooling.head import POOLINGS, make_pooling
 
 HEADS = [name for name in POOLINGS if not POOLINGS[name].needs_features]
 

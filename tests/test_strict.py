@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.strict import build, convert, dump, override, plain
+from wtal.config.strict import build, convert, dump, override, plain
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import time
 import numpy as np
 
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
-from wtal.evaluation.average_precision import interpolated
-from wtal.evaluation.detection import PROTOCOLS, detection_map
+from wtal.evaluation.detection.average_precision import interpolated
+from wtal.evaluation.detection.protocols import PROTOCOLS, detection_map
 
 TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -37,9 +37,7 @@ def draw(detections: int, seed: int = 0) -> tuple[AnnotationSet, dict[str, list[
             guess = instances[rng.integers(len(instances))]
             start = guess.start + rng.normal(0, 2) if rng.random() < 0.6 else rng.uniform(0, 200)
             other = label if rng.random() < 0.8 else classes[rng.integers(20)]
-            found.append(
-                Detection(float(start), float(start + rng.uniform(0.5, 9)), other, float(rng.random()))
-            )
+            found.append(Detection(float(start), float(start + rng.uniform(0.5, 9)), other, float(rng.random())))
         predictions[name] = found
     return AnnotationSet(classes, videos), predictions
 
@@ -81,9 +79,7 @@ def plain_loop(ground_truth: AnnotationSet, predictions: dict[str, list[Detectio
 
 def main() -> None:
     """Print seconds, ratios and peak memory."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", type=int, default=20_000)
     parser.add_argument("--large", type=int, default=1_000_000)
     options = parser.parse_args()

@@ -32,18 +32,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feature_extraction.decoding import DecodeProcess
 from feature_extraction.errors import UserError
-from feature_extraction.flow import compute_flow
-from feature_extraction.i3d import I3D, for_inference
-from feature_extraction.listing import list_videos
-from feature_extraction.network_pool import NetworkPool
-from feature_extraction.pipeline import Extractor
-from feature_extraction.preprocess import quantize_flow, to_gray
+from feature_extraction.flow.compute import compute_flow
+from feature_extraction.networks.i3d import I3D, for_inference
+from feature_extraction.networks.preprocess import quantize_flow, to_gray
+from feature_extraction.networks.towers import Tower, _i3d_runner, choose_device, choose_precision, load_towers
+from feature_extraction.pipeline.network_pool import NetworkPool
+from feature_extraction.pipeline.run import Extractor
 from feature_extraction.settings import ExtractionSettings
-from feature_extraction.store import create_stream
-from feature_extraction.towers import Tower, _i3d_runner, choose_device, choose_precision, load_towers
-from feature_extraction.video import UnreadableVideo
+from feature_extraction.store.stream import create_stream
+from feature_extraction.video.listing import list_videos
+from feature_extraction.video.process import DecodeProcess
+from feature_extraction.video.read import UnreadableVideo
 
 
 def draw_videos(folder: Path, count: int, frames: int, height: int = 256, width: int = 340, rate: int = 25) -> None:
@@ -241,7 +241,7 @@ def main() -> None:
     if options.clips < 1 or options.frames < 2 or (options.long is not None and options.long <= 0):
         parser.error("--clips must be at least 1, --frames at least 2, --long above 0")
     from wtal.commands.extract import read_settings
-    from wtal.shipped import resolve
+    from wtal.config.shipped import resolve
 
     options.accept_truncated = False
     settings = read_settings(options)

@@ -31,9 +31,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from feature_extraction import tvl1_cpu  # noqa: E402
-from feature_extraction.flow import compute_flow, cuda_backend  # noqa: E402
-from feature_extraction.flow_settings import TVL1Settings  # noqa: E402
+from feature_extraction.flow import tvl1_cpu  # noqa: E402
+from feature_extraction.flow.compute import compute_flow, cuda_backend  # noqa: E402
+from feature_extraction.flow.settings import TVL1Settings  # noqa: E402
 
 BYTES_PER_UPDATE = 17 * 4
 TRITON_BYTES_PER_UPDATE = 15 * 4
@@ -205,7 +205,7 @@ def measure_device(
     row |= {f"{key}_pairs_per_second": value for key, value in rate.items()}
     moved = {"torch": torch_bytes(pairs, settings, device)}
     if "triton" in works:
-        from feature_extraction import tvl1_triton
+        from feature_extraction.flow import tvl1_triton
 
         updates_N = tvl1_triton.solve(*(frames.float() for frames in on_device), settings)[1].cpu().numpy()
         moved["triton"] = float(updates_N.mean()) * TRITON_BYTES_PER_UPDATE
@@ -246,9 +246,7 @@ def main() -> None:
     sets += [("generated", generated_pairs(*size, count)) for size in sizes]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     measured = measure if on_cpu else measure_device
-    rows = [
-        measured(name, pairs, options.device, options.threads, options.repeat, copy) for name, pairs in sets
-    ]
+    rows = [measured(name, pairs, options.device, options.threads, options.repeat, copy) for name, pairs in sets]
     machine = {
         "processor": platform.processor() or platform.machine(), "threads": options.threads,
         "device": options.device, "opencv": cv2.__version__, "load_at_start": load,

@@ -16,10 +16,10 @@ import time
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
+from wtal.config.inference import InferenceSettings
 from wtal.inference.detect import detect
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 
 CLASSES = tuple(f"class{index:02d}" for index in range(20))
 SETTINGS = InferenceSettings(
@@ -83,9 +83,7 @@ def loop(scores: VideoScores) -> list[tuple[float, float, str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=213)
     parser.add_argument("--loop-videos", type=int, default=10)
     options = parser.parse_args()

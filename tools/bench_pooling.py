@@ -82,10 +82,7 @@ BENCHMARKS = {
                 ("LearnP, bag+instance, lambda chosen on dev", f"{pool}, bag+instance, lambda chosen on dev")
                 for pool in ("AveP", "MaxP")
             ),
-            *(
-                (f"{pool}, bag+instance, lambda chosen on dev", f"{pool}, bag loss")
-                for pool in adaptive.POOLS
-            ),
+            *((f"{pool}, bag+instance, lambda chosen on dev", f"{pool}, bag loss") for pool in adaptive.POOLS),
         ),
     ),
     "gating": Benchmark(
@@ -127,9 +124,7 @@ def choose(module: ModuleType, runs: dict[str, list[dict[str, float]]]) -> dict[
     rows = dict(runs)
     for name, candidates in module.CHOICES.items():
         seeds = range(len(runs[candidates[0]]))
-        rows[name] = [
-            max((runs[c][seed] for c in candidates), key=lambda result: result[module.DEV]) for seed in seeds
-        ]
+        rows[name] = [max((runs[c][seed] for c in candidates), key=lambda result: result[module.DEV]) for seed in seeds]
     return rows
 
 
@@ -162,12 +157,9 @@ def table(name: str, rows: dict[str, list[dict[str, float]]], seconds: float) ->
         gaps = [a[module.TEST] - b[module.TEST] for a, b in zip(rows[better], rows[worse], strict=True)]
         wins = sum(gap > 0 for gap in gaps)
         gap = summary(gaps)
-        said = (
-            "holds" if wins == len(gaps) else "does NOT hold" if gap["mean"] <= 0 else "holds on average only"
-        )
+        said = "holds" if wins == len(gaps) else "does NOT hold" if gap["mean"] <= 0 else "holds on average only"
         lines.append(
-            f"- {better} over {worse}: {gap['mean']:+.3f} ± {gap['spread']:.3f}, "
-            f"{wins} of {len(gaps)} seeds; {said}"
+            f"- {better} over {worse}: {gap['mean']:+.3f} ± {gap['spread']:.3f}, {wins} of {len(gaps)} seeds; {said}"
         )
     return "\n".join([*lines, f"- {seconds:.0f} CPU seconds", ""])
 
@@ -183,17 +175,11 @@ def _cell(values: list[float]) -> str:
 
 def main() -> int:
     shared = Path(os.environ.get("WTAL_SHARED_DATA", ROOT.parent / "shared" / "data"))
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(BENCHMARKS), help="names, joined by commas")
     parser.add_argument("--seeds", type=int, default=5, help="seeds 0, 1, ... (default 5)")
-    parser.add_argument(
-        "--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes of one thread each"
-    )
-    parser.add_argument(
-        "--layouts", type=Path, default=shared / "sed" / "layouts", help="folder of DCASE label files"
-    )
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes of one thread each")
+    parser.add_argument("--layouts", type=Path, default=shared / "sed" / "layouts", help="folder of DCASE label files")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="finished runs, kept and read again")
     parser.add_argument("--json", action="store_true", help="every run's numbers as JSON")
     options = parser.parse_args()
@@ -230,16 +216,10 @@ def main() -> int:
         runs[task[0]].setdefault(task[1], []).append(result)
         spent[task[0]] += seconds
     total = time.perf_counter() - start
-    machine = (
-        f"{platform.machine()}, {os.cpu_count()} cores, {options.jobs} processes, torch {torch.__version__}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, {options.jobs} processes, torch {torch.__version__}"
     rows = {name: choose(BENCHMARKS[name].module, runs[name]) for name in names}
     if options.json:
-        print(
-            json.dumps(
-                {"machine": machine, "seconds": total, "seeds": options.seeds, "results": rows}, indent=1
-            )
-        )
+        print(json.dumps({"machine": machine, "seconds": total, "seeds": options.seeds, "results": rows}, indent=1))
         return 0
     for name in names:
         print(table(name, rows[name], spent[name]))

@@ -23,17 +23,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
-from feature_extraction.store import create_stream
-from wtal.config import Config
+from feature_extraction.store.stream import create_stream
+from wtal.config.load import Config
+from wtal.config.strict import build
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
 from wtal.datasets.features import FeatureSet
-from wtal.runs import RunFolder
-from wtal.strict import build
-from wtal.training.assemble import build_branches
-from wtal.training.distributed import Processes
+from wtal.models.build import build_branches
+from wtal.training.folder import RunFolder
+from wtal.training.processes import Processes
+from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.run import training_videos
 from wtal.training.schedule import plan
-from wtal.training.tracking import PhaseQuality, Tracker
 from wtal.training.trainer import Trainer, make_student
 
 CLASSES = tuple(f"class {i:02d}" for i in range(20))

@@ -32,15 +32,15 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from feature_extraction.clip import FrozenClip, load_clip, save_clip  # noqa: E402
 from feature_extraction.files import atomic_write, write_json  # noqa: E402
-from feature_extraction.flow_settings import TVL1Settings  # noqa: E402
-from feature_extraction.i3d import I3D, save_i3d  # noqa: E402
-from feature_extraction.tvl1_cpu import solve  # noqa: E402
-from wtal.sandbox.render import draw_frames, encode_video  # noqa: E402
-from wtal.sandbox.script import Timeline, VideoScript, perform, plan_video  # noqa: E402
-from wtal.sandbox.settings import SandboxSettings  # noqa: E402
-from wtal.sandbox.world import ACTIONS, CYCLES, FIXTURES, PROPS, STRIKES, VENUES, Action  # noqa: E402
+from feature_extraction.flow.settings import TVL1Settings  # noqa: E402
+from feature_extraction.flow.tvl1_cpu import solve  # noqa: E402
+from feature_extraction.networks.clip import FrozenClip, load_clip, save_clip  # noqa: E402
+from feature_extraction.networks.i3d import I3D, save_i3d  # noqa: E402
+from wtal.config.sandbox import SandboxSettings  # noqa: E402
+from wtal.datasets.sandbox.render import draw_frames, encode_video  # noqa: E402
+from wtal.datasets.sandbox.script import Timeline, VideoScript, perform, plan_video  # noqa: E402
+from wtal.datasets.sandbox.world import ACTIONS, CYCLES, FIXTURES, PROPS, STRIKES, VENUES, Action  # noqa: E402
 
 FPS, WINDOW = 12.5, 8
 """The grid of configs/sandbox.yaml: frames a second, frames a clip."""
@@ -75,9 +75,7 @@ def mixed_video(index: int, settings: SandboxSettings) -> VideoScript:
     stagings = []
     for number in range(ACTIONS_PER_VIDEO):
         strike = list(STRIKES)[(index + number) % len(STRIKES)]
-        action = Action(
-            "", pick(PROPS), pick(FIXTURES), pick(("run", "ready")), strike, pick(("stagger", "settle"))
-        )
+        action = Action("", pick(PROPS), pick(FIXTURES), pick(("run", "ready")), strike, pick(("stagger", "settle")))
         facing = int(rng.choice((-1, 1)))
         line.pass_time(float(rng.uniform(0.9, 1.8)), 0.5 - 0.2 * facing)
         staging, _ = perform(line, "", action, facing, pace=1.6)
@@ -105,9 +103,9 @@ def gray_flow(rgb_THW3: np.ndarray) -> np.ndarray:
     gray_THW = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in rgb_THW3]).astype(np.float32)
     flow_T2HW, _ = solve(gray_THW[:-1], gray_THW[1:], TVL1Settings(**FLOW), 1)
     flow_T2HW = np.concatenate([flow_T2HW, flow_T2HW[-1:]])
-    return np.rint(
-        (np.clip(flow_T2HW, -FLOW_BOUND, FLOW_BOUND) + FLOW_BOUND) * (255 / (2 * FLOW_BOUND))
-    ).astype(np.uint8)
+    return np.rint((np.clip(flow_T2HW, -FLOW_BOUND, FLOW_BOUND) + FLOW_BOUND) * (255 / (2 * FLOW_BOUND))).astype(
+        np.uint8
+    )
 
 
 def motion_clips(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -217,9 +215,7 @@ def train_i3d(
         if epoch % 2 == 1 or epoch == options.epochs - 1:
             model.eval()
             with torch.inference_mode():
-                found = torch.cat(
-                    [model(batch(rows)).argmax(1) for rows in np.array_split(held, len(held) // 32)]
-                )
+                found = torch.cat([model(batch(rows)).argmax(1) for rows in np.array_split(held, len(held) // 32)])
             right = (found == label[held]).float()
             strike = label[held] < len(STRIKES)
             print(
@@ -247,9 +243,7 @@ def train_clip(videos: list, options) -> FrozenClip:
     train, held = videos[:-HELD_OUT], videos[-HELD_OUT:]
     frame_NHW3 = np.concatenate([frames for frames, _, _ in train])
     owner_N = np.repeat(np.arange(len(train)), [len(frames) for frames, _, _ in train])
-    mean, std = (
-        torch.tensor(values).view(1, 3, 1, 1) for values in (clip.preprocessing.mean, clip.preprocessing.std)
-    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (clip.preprocessing.mean, clip.preprocessing.std))
     decay = [value for value in model.parameters() if value.ndim > 1]
     plain = [value for value in model.parameters() if value.ndim <= 1]
     groups = [{"params": decay, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
@@ -328,9 +322,7 @@ def main() -> None:
     if options.only != "clip":
         begun = time.time()
         parts = render_all(motion_clips, MOTION_VIDEOS, options.workers)
-        held_N = np.concatenate(
-            [np.full(len(p[2]), i >= MOTION_VIDEOS - HELD_OUT) for i, p in enumerate(parts)]
-        )
+        held_N = np.concatenate([np.full(len(p[2]), i >= MOTION_VIDEOS - HELD_OUT) for i, p in enumerate(parts)])
         rgb, flow, label_N = (np.concatenate([part[k] for part in parts]) for k in range(3))
         counts = dict(zip(MOTIONS, np.bincount(label_N, minlength=len(MOTIONS)).tolist(), strict=True))
         print(

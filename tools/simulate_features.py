@@ -36,11 +36,11 @@ import numpy as np
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
-from feature_extraction.store import Stream, create_stream
+from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.stream import Stream, create_stream
+from wtal.config.strict import build, override
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
-from wtal.datasets.load import FORMATS, read_annotations
-from wtal.strict import build, override
+from wtal.datasets.formats.by_name import FORMATS, read_annotations
 
 LATENT = 96
 WIDTHS = {"rgb": 1024, "flow": 1024, "clip": 512}

@@ -1,5 +1,5 @@
 import sys
 
-from wtal.cli import main
+from wtal.commands.main import main
 
 sys.exit(main())

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_extraction.errors import UserError
-from wtal.config import Config, load_config
+from wtal.config.load import Config, load_config
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.inference.scores import VideoScores
-from wtal.runs import ROWS, RunFolder
+from wtal.training.folder import ROWS, RunFolder
 
 if TYPE_CHECKING:
     import torch
 
     from wtal.datasets.features import FeatureSet
-    from wtal.models.build import StreamedBranch
+    from wtal.models.streams import StreamedBranch
 
 __all__ = ["Detection", "Localizer", "VideoScores", "export", "load", "read", "report", "train"]
 
@@ -49,7 +49,7 @@ class Localizer:
         the others' features are there.
         """
         from wtal.inference.detect import detect
-        from wtal.prediction import rows_for
+        from wtal.runs.predict import rows_for
 
         own, *second = rows_for(self.config, "ours")
         return {
@@ -64,10 +64,10 @@ class Localizer:
 
     def _scored(self, videos: Videos, store: str | Path | None) -> Iterator[tuple[str, dict[str, VideoScores]]]:
         """(video id, row -> scores) of the row `ours`, and of the one that it is fused with."""
-        from wtal.new_videos import extract_streams, extractions_of
-        from wtal.prediction import check_row, classified, rows_for
-        from wtal.scoring import row_sources, score_row
-        from wtal.training.assemble import pick_device
+        from feature_extraction.networks.towers import pick_device
+        from wtal.runs.new_videos import extract_streams, extractions_of
+        from wtal.runs.predict import check_row, classified, rows_for
+        from wtal.runs.rows import row_sources, score_row
 
         check_row(self.config, "ours")
         rows, sources = rows_for(self.config, "ours"), row_sources(self.config, self.run)
@@ -79,18 +79,19 @@ class Localizer:
             raise UserError(f"{len(failed)} videos cannot be read: {named}")
         device = pick_device(self.config.training.device)
         self._load(rows, features, device)
-        scored = [
-            score_row(self._branches[row], sources[row].rule, features, ids, device, ROWS[row]) for row in rows
-        ]
+        scored = [score_row(self._branches[row], sources[row].rule, features, ids, device, ROWS[row]) for row in rows]
         for by_row in zip(*scored, strict=True):
-            yield by_row[0][0], {
-                row: classified(self.config, {video_id: scores}, features, self.classes)[video_id]
-                for row, (video_id, scores) in zip(rows, by_row, strict=True)
-            }
+            yield (
+                by_row[0][0],
+                {
+                    row: classified(self.config, {video_id: scores}, features, self.classes)[video_id]
+                    for row, (video_id, scores) in zip(rows, by_row, strict=True)
+                },
+            )
 
     def _load(self, rows: Sequence[str], features: "FeatureSet", device: "torch.device") -> None:
-        from wtal.scoring import load_row, row_sources
-        from wtal.training.assemble import build_branches
+        from wtal.models.build import build_branches
+        from wtal.runs.rows import load_row, row_sources
 
         if all(row in self._branches for row in rows):
             return
@@ -105,8 +106,8 @@ def load(run: str | Path, overrides: Sequence[str] = ()) -> Localizer:
 
     Raises `UserError` where the folder is no run, and for an unknown setting.
     """
-    from wtal.datasets.load import load_annotations
-    from wtal.prediction import changed
+    from wtal.datasets.formats.by_name import load_annotations
+    from wtal.runs.predict import changed
 
     folder = RunFolder(Path(run))
     config = changed(folder.config(), overrides)
@@ -142,8 +143,8 @@ def export(
     before 0 is cut there, what ends before it starts is left out, and `UserError` is raised for a time or a
     score that is not finite.
     """
-    from wtal.report.exporters import EXPORTERS
-    from wtal.report.interchange import from_detections, within_time
+    from wtal.datasets.interchange.labelled import from_detections, within_time
+    from wtal.datasets.interchange.tools import EXPORTERS
 
     if to not in EXPORTERS:
         raise UserError(f"unknown format {to!r}; there are: {', '.join(EXPORTERS)}")
@@ -154,7 +155,7 @@ def export(
 
 def read(path: str | Path, source: str) -> AnnotationSet:
     """Annotations of another tool (`csv`, `via`, `label-studio`, `elan`, `activitynet`). As `wtal import`."""
-    from wtal.report.importers import IMPORTERS
+    from wtal.datasets.interchange.tools import IMPORTERS
 
     if source not in IMPORTERS:
         raise UserError(f"unknown format {source!r}; there are: {', '.join(IMPORTERS)}")

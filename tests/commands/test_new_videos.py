@@ -12,14 +12,14 @@ import pytest
 import torch
 import yaml
 
-from feature_extraction.clip import load_clip, save_clip
-from feature_extraction.pipeline import extract
-from wtal.cli import main
-from wtal.config import load_config
-from wtal.sandbox.render import render_world
-from wtal.sandbox.settings import SandboxSettings
-from wtal.shipped import resolve
-from wtal.strict import dump
+from feature_extraction.networks.clip import load_clip, save_clip
+from feature_extraction.pipeline.run import extract
+from wtal.commands.main import main
+from wtal.config.load import load_config
+from wtal.config.sandbox import SandboxSettings
+from wtal.config.shipped import resolve
+from wtal.config.strict import dump
+from wtal.datasets.sandbox.render import render_world
 from wtal.training.run import train
 
 WORLD = SandboxSettings(training_videos=2, test_videos=2, min_seconds=15.0, max_seconds=18.0)
@@ -112,7 +112,7 @@ def changed_run(place, run, name: str, vlp: dict, more: dict) -> str:
 
 
 def test_a_model_that_nobody_knows_is_refused_before_any_extraction(place, run, monkeypatch, capsys):
-    monkeypatch.setattr("feature_extraction.pipeline.extract", lambda *a, **k: pytest.fail("extracted"))
+    monkeypatch.setattr("feature_extraction.pipeline.run.extract", lambda *a, **k: pytest.fail("extracted"))
     own, texts = run.config().extraction, {"text_embeddings": "texts.npz"}
     same = {"clip_model": own.clip_model, "clip_pretrained": own.clip_pretrained}
     cases = {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wtal.cli import main
+from wtal.commands.main import main
 
 RATE, SECONDS = 16000, 4.0
 TONES = {"Bell": 2500.0, "Hum": 300.0}
@@ -69,11 +69,7 @@ def test_weak_labels_to_sound_events(world, capsys):
     measured = json.loads(capsys.readouterr().out)
     assert measured["clips"] == 20
     # the labels said only which tones a clip has
-    assert (
-        measured["clip"]["macro"] > 0.9
-        and measured["segment"]["macro"] > 0.85
-        and measured["event"]["macro"] > 0.7
-    )
+    assert measured["clip"]["macro"] > 0.9 and measured["segment"]["macro"] > 0.85 and measured["event"]["macro"] > 0.7
     table = (run / "events.tsv").read_text().splitlines()
     assert table[0] == "filename\tonset\toffset\tevent_label\tscore" and len(table) > 20
     assert main(["sound-events", str(run), "--row", "vlp"]) == 2
@@ -134,9 +130,7 @@ def test_video_classifier_is_trained_resumed_and_loaded(world, capsys):
     trained = load_video_classifier(out)
     features = FeatureSet(world / "store", ["logmel"])
     score_C = trained.video_scores(features.read("clip_42.000"))
-    assert (
-        score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
-    )
+    assert score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
     assert main([*command, "--set", "lr=0.5"]) == 2
     assert "choose another --out" in capsys.readouterr().err
 
@@ -177,19 +171,17 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     run, classifier = world / "run", world / "classifier"
     if not (run / "config.yaml").is_file() or not (classifier / "state.pt").is_file():
         pytest.skip("needs the run and the classifier of the tests above")
-    from wtal.config import load_config
+    from wtal.config.load import load_config
     from wtal.datasets.features import FeatureSet
-    from wtal.datasets.load import load_annotations
+    from wtal.datasets.formats.by_name import load_annotations
     from wtal.inference.scores import VideoScores
-    from wtal.prediction import classified
+    from wtal.runs.predict import classified
     from wtal.training.video_classifier import load_video_classifier
 
     chosen = f"inference.video_classifier={classifier}"
     out = world / "with.json"
     assert main(["predict", str(run), chosen, "--out", str(out)]) == 0
-    config = load_config(
-        str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"]
-    )
+    config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
     features = FeatureSet(world / "store", ["logmel"])
     own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
     mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]

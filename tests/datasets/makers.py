@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.store import create_stream
+from feature_extraction.store.stream import create_stream
 
 
 def shared_data(*parts):
@@ -34,9 +34,7 @@ def write_python2_objects(path, entries):
             return b"G" + np.array(value, dtype=">f8").tobytes()
         return b"](" + b"".join(map(item, value)) + b"e"
 
-    body = (
-        b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + short(b"b") + b"\x87R"
-    )
+    body = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + short(b"b") + b"\x87R"
     body += b"(K\x01K" + bytes([len(entries)]) + b"\x85cnumpy\ndtype\n" + short(b"O8") + b"K\x00K\x01\x87R"
     body += b"(K\x03" + short(b"|") + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK?tb\x89"
     body += b"](" + b"".join(map(item, entries)) + b"etb."

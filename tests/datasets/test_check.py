@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from feature_extraction.grid import TimeGrid
-from wtal.cli import main
+from feature_extraction.store.grid import TimeGrid
+from wtal.commands.main import main
 from wtal.datasets.annotations import (
     AnnotationSet,
     Instance,
@@ -22,9 +22,7 @@ from makers import write_store, write_thumos_npy  # noqa: E402
 
 
 def video(key, labels, *instances, subset="training", duration=10.0, ambiguous=()):
-    return VideoAnnotation(
-        key, subset, tuple(labels), tuple(Instance(*i) for i in instances), duration, ambiguous
-    )
+    return VideoAnnotation(key, subset, tuple(labels), tuple(Instance(*i) for i in instances), duration, ambiguous)
 
 
 def annotated(*videos, classes=("a", "b")):

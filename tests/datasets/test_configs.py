@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from wtal.cli import COMMANDS
-from wtal.config import load_config
-from wtal.datasets.load import load_annotations
+from wtal.commands.main import COMMANDS
+from wtal.config.evaluation import ACTIVITYNET_TIOU, THUMOS_TIOU
+from wtal.config.inference import preset
+from wtal.config.load import load_config
+from wtal.datasets.formats.by_name import load_annotations
 from wtal.datasets.splits import split
-from wtal.evaluation.settings import ACTIVITYNET_TIOU, THUMOS_TIOU
-from wtal.inference.presets import preset
 
 sys.path.insert(0, str(Path(__file__).parent))
 from makers import shared_data  # noqa: E402

@@ -15,9 +15,7 @@ from makers import write_store  # noqa: E402
 
 def test_streams_are_cut_to_one_length_and_mapped(tmp_path):
     features = FeatureSet(write_store(tmp_path, {"a": 7, "b": 3}, extra={("flow", "a"): 6}), ("rgb", "flow"))
-    assert (
-        features.ids() == ["a", "b"] and features.length("a") == 6 and features.dims == {"rgb": 4, "flow": 4}
-    )
+    assert features.ids() == ["a", "b"] and features.length("a") == 6 and features.dims == {"rgb": 4, "flow": 4}
     read = features.read("a")
     assert list(read) == ["rgb", "flow"] and {len(x) for x in read.values()} == {6}
     assert isinstance(read["rgb"], np.memmap) and read["rgb"].dtype == np.float16
@@ -50,9 +48,7 @@ def test_a_missing_stream_or_store_is_named(tmp_path):
 
 def test_missing_videos_are_counted_and_named(tmp_path):
     features = FeatureSet(write_store(tmp_path, {"a": 2, "b": 2}), ("rgb",))
-    with pytest.raises(
-        UserError, match="no features for 2 of 3 videos: c, d; extract them or set data.missing"
-    ):
+    with pytest.raises(UserError, match="no features for 2 of 3 videos: c, d; extract them or set data.missing"):
         available(features, ["a", "c", "d"], "error")
     assert available(features, ["d", "b", "c", "a"], "skip") == (["b", "a"], ["d", "c"])
     with pytest.raises(UserError, match="the store holds a, b, ...: do the ids fit"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.config.data import DataSettings
 from wtal.datasets.annotations import (
     AnnotationSet,
     Instance,
@@ -15,10 +16,9 @@ from wtal.datasets.annotations import (
     read_activitynet,
     write_activitynet,
 )
-from wtal.datasets.load import FORMATS, guess_format, load_annotations, read_annotations
-from wtal.datasets.object_lists import read_lists
-from wtal.datasets.settings import DataSettings
-from wtal.datasets.weak_labels import read_class_list, write_csv, write_jsonl
+from wtal.datasets.formats.by_name import FORMATS, guess_format, load_annotations, read_annotations
+from wtal.datasets.formats.object_lists import read_lists
+from wtal.datasets.formats.weak_labels import read_class_list, write_csv, write_jsonl
 
 sys.path.insert(0, str(Path(__file__).parent))
 import makers  # noqa: E402
@@ -150,9 +150,7 @@ def test_thumos_txt(tmp_path):
 
 def test_bmn(tmp_path):
     entry = {"duration_second": 10.0, "annotations": [{"segment": [1, 2], "label": "Ballet"}]}
-    (tmp_path / "anet_anno_action.json").write_text(
-        json.dumps({"v_a": entry, "v_b": entry | {"annotations": []}})
-    )
+    (tmp_path / "anet_anno_action.json").write_text(json.dumps({"v_a": entry, "v_b": entry | {"annotations": []}}))
     with pytest.raises(UserError, match="video_info_new.csv: no such file"):
         read_annotations(tmp_path, "bmn")
     table = "video,numFrame,seconds,fps,rfps,subset,featureFrame\nv_a,250,10.5,25.0,25.0,training,240\n"
@@ -334,11 +332,7 @@ def test_round_trips(tmp_path):
 def test_formats_are_guessed(tmp_path):
     makers.write_thumos_npy(tmp_path / "npy" / "Thumos14reduced-Annotations", VIDEOS)
     assert guess_format(tmp_path / "npy") == "thumos-npy"
-    assert (
-        guess_format(thumos_json(tmp_path / "json"))
-        == guess_format(tmp_path / "json" / "gt.json")
-        == "thumos-json"
-    )
+    assert guess_format(thumos_json(tmp_path / "json")) == guess_format(tmp_path / "json" / "gt.json") == "thumos-json"
     for name, text, wanted in (
         ("a.csv", "", "csv"),
         ("a.jsonl", "", "jsonl"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.check import check_annotations, compare, facts
-from wtal.datasets.load import guess_format, read_annotations
+from wtal.datasets.formats.by_name import guess_format, read_annotations
 from wtal.datasets.splits import without
 
 sys.path.insert(0, str(Path(__file__).parent))

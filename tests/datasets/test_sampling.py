@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wtal.datasets.sampling import SAMPLINGS, consecutive, random_perturb, uniform
+from wtal.training.data import SAMPLINGS, consecutive, random_perturb, uniform
 
 
 @settings(deadline=None)

@@ -3,8 +3,8 @@
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.config.data import DataSettings
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation
-from wtal.datasets.settings import DataSettings
 from wtal.datasets.splits import EXCLUSIONS, hold_out, split, without
 
 

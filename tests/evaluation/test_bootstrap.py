@@ -8,9 +8,8 @@ import pytest
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 from wtal.evaluation import bootstrap
-from wtal.evaluation.bootstrap import bootstrap_map, compare, draw_weights, resampled_map
-from wtal.evaluation.detection import PROTOCOLS, assign, detection_map
-from wtal.evaluation.settings import BootstrapSettings
+from wtal.evaluation.bootstrap import BootstrapSettings, bootstrap_map, compare, draw_weights, resampled_map
+from wtal.evaluation.detection.protocols import PROTOCOLS, assign, detection_map
 
 TIOU = (0.3, 0.5, 0.7)
 
@@ -90,9 +89,7 @@ def test_comparison_is_paired():
     assert same.average_difference.as_dict() == {"value": 0.0, "low": 0.0, "high": 0.0, "bias": 0.0}
     assert same.p_value == 1.0
     # a small loss in every video: unpaired intervals overlap, the paired one excludes 0
-    worse = {
-        name: [*d, Detection(45.0, 46.0, d[0].label, 0.6 + d[0].score / 1e6)] for name, d in found.items()
-    }
+    worse = {name: [*d, Detection(45.0, 46.0, d[0].label, 0.6 + d[0].score / 1e6)] for name, d in found.items()}
     result = compare(truth, found, worse, "activitynet", TIOU)
     assert result.second.average_mAP.high > result.first.average_mAP.low
     assert result.average_difference.high < 0

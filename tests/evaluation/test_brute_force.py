@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from wtal.evaluation import detection, matching
-from wtal.evaluation.detection import PROTOCOLS, detection_map
+from wtal.evaluation.detection import matching
+from wtal.evaluation.detection import protocols as detection
+from wtal.evaluation.detection.protocols import PROTOCOLS, detection_map
 
 from . import brute_force
 from .cases import random_case, typed

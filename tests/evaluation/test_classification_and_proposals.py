@@ -5,9 +5,8 @@ import pytest
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
-from wtal.evaluation.classification import classification_map, video_map
+from wtal.evaluation.classification import classification_map, tagging_metrics, video_map
 from wtal.evaluation.proposals import average_recall
-from wtal.evaluation.tagging import tagging_metrics
 
 from .brute_force import tiou
 
@@ -128,8 +127,7 @@ def test_average_recall_by_brute_force():
             videos[f"v{v}"] = VideoAnnotation(f"v{v}", "test", (), instances)
             # whatever label: classes are ignored
             found[f"v{v}"] = [
-                Detection(s, s + d, "zz", p)
-                for s, d, p in rng.uniform(1, 9, (rng.integers(1, 9), 3)).tolist()
+                Detection(s, s + d, "zz", p) for s, d, p in rng.uniform(1, 9, (rng.integers(1, 9), 3)).tolist()
             ]
         truth = AnnotationSet(("a", "b"), videos)
         result = average_recall(truth, found, thresholds, largest=10)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from wtal.cli import main
+from wtal.commands.main import main
 from wtal.datasets.annotations import (
     AnnotationSet,
     Detection,
@@ -131,9 +131,7 @@ def test_numbers_that_are_none_are_refused_by_name(files, capsys, field, value):
     text = ", ".join(f'"{key}": {content}' for key, content in entry.items())
     (files / "nan.json").write_text(f'{{"results": {{"one": [{{{text}}}]}}}}')
     for command in (["evaluate"], ["diagnose"], ["compare", files / "found.json"]):
-        code, out, err = call(
-            capsys, *command, files / "nan.json", files / "truth.json", "--subset", "validation"
-        )
+        code, out, err = call(capsys, *command, files / "nan.json", files / "truth.json", "--subset", "validation")
         assert (code, out) == (2, "")
         assert "'one'" in err and "not a number" in err and err.count("\n") == 1
 
@@ -164,9 +162,7 @@ def test_annotations_without_bound_are_refused(files, capsys):
 def test_a_label_that_is_no_text_is_refused(files, capsys, label):
     text = '{"results": {"one": [{"label": LABEL, "segment": [0, 1], "score": 1}]}}'
     (files / "bad.json").write_text(text.replace("LABEL", label))
-    code, _, err = call(
-        capsys, "evaluate", files / "bad.json", files / "truth.json", "--subset", "validation"
-    )
+    code, _, err = call(capsys, "evaluate", files / "bad.json", files / "truth.json", "--subset", "validation")
     assert code == 2 and "label" in err and err.count("\n") == 1
 
 
@@ -180,9 +176,7 @@ def test_missing_files_and_empty_ground_truth(files, capsys):
 
 def test_no_detections_at_all_is_zero(files, capsys):
     write_predictions(files / "empty.json", {})
-    code, out, _ = call(
-        capsys, "evaluate", files / "empty.json", files / "truth.json", "--json", "--bootstrap", "9"
-    )
+    code, out, _ = call(capsys, "evaluate", files / "empty.json", files / "truth.json", "--json", "--bootstrap", "9")
     values = json.loads(out)
     assert code == 0 and values["average_mAP"] == 0 and values["fg_miou"] == 0
     assert call(capsys, "diagnose", files / "empty.json", files / "truth.json")[0] == 0

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from wtal.cli import main
+from wtal.commands.main import main
 from wtal.datasets.annotations import Detection, read_activitynet
-from wtal.evaluation.detection import detection_map
+from wtal.evaluation.detection.protocols import detection_map
 
 CASES = Path(__file__).parent / "conformance"
 NAMES = sorted(folder.name for folder in CASES.iterdir() if folder.is_dir())

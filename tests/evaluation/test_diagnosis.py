@@ -5,11 +5,10 @@ import pytest
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
-from wtal.evaluation.characteristics import BINS, Binning, characteristics
-from wtal.evaluation.detection import assign, detection_map
-from wtal.evaluation.diagnosis import KINDS, _kinds, diagnose
-from wtal.evaluation.diagnosis_figures import write_figures
-from wtal.evaluation.settings import DiagnosisSettings
+from wtal.evaluation.detection.protocols import assign, detection_map
+from wtal.evaluation.diagnosis.characteristics import BINS, Binning, characteristics
+from wtal.evaluation.diagnosis.diagnose import KINDS, DiagnosisSettings, _kinds, diagnose
+from wtal.evaluation.diagnosis.figures import write_figures
 from wtal.evaluation.tables import diagnosis_table
 
 from .cases import random_case, typed

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 from wtal.evaluation.frame_miou import detection_frame_miou, frame_miou, rasterise
 

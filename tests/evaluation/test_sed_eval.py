@@ -47,10 +47,7 @@ def test_equal_to_sed_eval(seed):
 
     def listed(events, clip):
         return dcase_util.containers.MetaDataContainer(
-            [
-                {"filename": f"{clip}.wav", "onset": e.start, "offset": e.end, "event_label": e.label}
-                for e in events
-            ]
+            [{"filename": f"{clip}.wav", "onset": e.start, "offset": e.end, "event_label": e.label} for e in events]
         )
 
     event = sed_eval.sound_event.EventBasedMetrics(LABELS, t_collar=0.2, percentage_of_length=0.2)

@@ -11,13 +11,11 @@ import pytest
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import Detection, Instance
-from wtal.datasets.dcase import clip_id, merge, read_dcase, read_durations, read_events
+from wtal.datasets.formats.dcase import clip_id, merge, read_dcase, read_durations, read_events
 from wtal.evaluation.sound_events import Counts, clip_f1, event_f1, segment_f1
 from wtal.inference.sound_events import events_from_scores
 
-SHARED = Path(
-    os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data")
-)
+SHARED = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
 SED = SHARED / "sed"
 real_data = pytest.mark.skipif(not SED.is_dir(), reason="real data beside the checkout (sed) is not there")
 
@@ -26,9 +24,7 @@ real_data = pytest.mark.skipif(not SED.is_dir(), reason="real data beside the ch
 def test_published_system_on_desed():
     folder = SED / "desed_student"
     expected = json.loads((folder / "expected.json").read_text())
-    reference = {
-        k: v.instances for k, v in read_dcase(folder / "validation.tsv", "validation").videos.items()
-    }
+    reference = {k: v.instances for k, v in read_dcase(folder / "validation.tsv", "validation").videos.items()}
     estimate = read_events(folder / "predictions0.5.csv")
     event, segment = event_f1(reference, estimate), segment_f1(reference, estimate)
     assert round(100 * event.micro, 2) == expected["event_f1_micro"]
@@ -61,10 +57,7 @@ def test_matching_is_optimal(seed):
     generator = np.random.default_rng(seed)
     reference = {str(n): random_events(generator, generator.integers(0, 6)) for n in range(6)}
     estimate = {
-        clip: [
-            Instance(e.start + generator.normal(0, 0.15), e.end + generator.normal(0, 0.3), e.label)
-            for e in events
-        ]
+        clip: [Instance(e.start + generator.normal(0, 0.15), e.end + generator.normal(0, 0.3), e.label) for e in events]
         + random_events(generator, 2)
         for clip, events in reference.items()
     }
@@ -148,9 +141,7 @@ def test_frames_to_events():
     assert events == [Detection(0.4, 1.0, "x", 0.9), Detection(pytest.approx(1.8), 1.95, "y", 0.7)]
     plain = events_from_scores(score, ["x", "y"], 0.1, median_seconds=0)
     assert [round(e.start, 6) for e in plain] == [0.4, 0.7, 1.5, 1.8]
-    assert [e.label for e in events_from_scores(score, ["x", "y"], 0.1, active=np.array([False, True]))] == [
-        "y"
-    ]
+    assert [e.label for e in events_from_scores(score, ["x", "y"], 0.1, active=np.array([False, True]))] == ["y"]
     assert len(events_from_scores(score, ["x", "y"], 0.1, median_seconds=[0, 0.3])) == 4
     assert events_from_scores(np.zeros((0, 2)), ["x", "y"], 0.1) == []
     with pytest.raises(UserError, match="3 classes"):
@@ -164,9 +155,7 @@ def test_label_files(tmp_path):
     assert read.classes == ("Dog", "Speech") and list(read.videos) == ["Y_1.000_2.000", "b"]
     assert read.videos["b"].labels == () and read.videos["Y_1.000_2.000"].subset == "train"
     strong = tmp_path / "strong.tsv"
-    strong.write_text(
-        "filename\tonset\toffset\tevent_label\nc.wav\t0.5\t1.5\tDog\nc.wav\t0.1\t2\tCat\nd.wav\t\t\t\n"
-    )
+    strong.write_text("filename\tonset\toffset\tevent_label\nc.wav\t0.5\t1.5\tDog\nc.wav\t0.1\t2\tCat\nd.wav\t\t\t\n")
     read = read_dcase(strong, "test", {"c": 10.0})
     assert read.videos["c"].instances == (Instance(0.5, 1.5, "Dog"), Instance(0.1, 2.0, "Cat"))
     assert read.videos["c"].duration == 10.0 and read.videos["c"].labels == ("Dog", "Cat")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.evaluation.tagging import (
+from wtal.evaluation.classification import (
     average_precision_per_class,
     global_average_precision,
     hit_at_one,
     precision_at_equal_recall_rate,
+    score_map,
     tagging_metrics,
-    video_map,
 )
 
 HAND_SCORE = [[0.9, 0.2, 0.6], [0.3, 0.8, 0.7]]
@@ -57,8 +57,8 @@ def test_brute_force(seed):
             top_ap.append(plain_ap(kept, positives))
         else:
             assert np.isnan(average_precision_per_class(score, label)[c])
-    assert video_map(score, label) == pytest.approx(np.mean(all_ap))
-    assert video_map(score, label, k) == pytest.approx(np.mean(top_ap))
+    assert score_map(score, label) == pytest.approx(np.mean(all_ap))
+    assert score_map(score, label, k) == pytest.approx(np.mean(top_ap))
     hit = np.mean([label[n, tops[n][0]] for n in range(videos)])
     assert hit_at_one(score, label) == pytest.approx(hit)
     perr = []
@@ -73,9 +73,7 @@ def test_brute_force(seed):
 
 def test_perfect_and_worst_scores():
     label = np.eye(4)
-    assert all(
-        value == 1 for key, value in tagging_metrics(label, label, 1).as_dict().items() if key != "videos"
-    )
+    assert all(value == 1 for key, value in tagging_metrics(label, label, 1).as_dict().items() if key != "videos")
     worst = tagging_metrics(1 - label, label, 4)
     assert worst.hit_at_1 == worst.perr == 0 and worst.video_map == pytest.approx(1 / 4)
 
@@ -86,7 +84,7 @@ def test_ties_are_pessimistic_whatever_the_order_of_rows():
     assert hit_at_one(score, label) == 0
     # 12 pairs, the 3 positives last: (1/10 + 2/11 + 3/12) / 3
     assert global_average_precision(score, label) == pytest.approx((1 / 10 + 2 / 11 + 3 / 12) / 3)
-    assert video_map(score[:, ::-1], label[:, ::-1]) == video_map(score, label)
+    assert score_map(score[:, ::-1], label[:, ::-1]) == score_map(score, label)
 
 
 def test_positives_outside_the_kept_classes_count_as_missed():
@@ -100,6 +98,6 @@ def test_bad_input():
     with pytest.raises(UserError, match="finite"):
         hit_at_one([[np.nan]], [[1]])
     with pytest.raises(UserError, match="no video has a label"):
-        video_map([[0.4]], [[0]])
+        score_map([[0.4]], [[0]])
     with pytest.raises(UserError, match="top_k"):
         global_average_precision([[0.4]], [[1]], 0)

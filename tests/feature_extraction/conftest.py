@@ -52,7 +52,7 @@ def gray_steps():
 @pytest.fixture
 def brightness_towers():
     """Towers whose features are the mean of each frame (rgb, flow: 16; clip: 1)."""
-    from feature_extraction.towers import Tower
+    from feature_extraction.networks.towers import Tower
 
     def snippets(inputs):
         return np.stack([clip.reshape(len(clip), -1).mean(axis=1) for clip in inputs]).astype(np.float32)

@@ -10,10 +10,11 @@ import torch
 import triton
 import triton.language as tl
 
-from feature_extraction import flow, tvl1_cpu, tvl1_triton
 from feature_extraction.errors import UserError
-from feature_extraction.flow import compute_flow
-from feature_extraction.flow_settings import TVL1Settings
+from feature_extraction.flow import compute as flow
+from feature_extraction.flow import tvl1_cpu, tvl1_triton
+from feature_extraction.flow.compute import compute_flow
+from feature_extraction.flow.settings import TVL1Settings
 
 
 @triton.jit

@@ -120,7 +120,7 @@ def test_store_resumes_and_names_failures(tmp_path):
 
 
 def test_command(tmp_path, capsys):
-    from wtal.cli import main
+    from wtal.commands.main import main
 
     write_wav(tmp_path / "a.wav", tone(440, 0.3))
     command = ["extract-audio", str(tmp_path / "a.wav"), "--out", str(tmp_path / "s"), "--set"]

@@ -13,18 +13,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from feature_extraction import clip_models
-from feature_extraction.clip import (
-    Preprocessing,
-    import_open_clip,
-    load_clip,
-    resize_like_8_bit,
-    save_clip,
-)
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import sha256_file
+from feature_extraction.networks import clip_models
+from feature_extraction.networks.clip import Preprocessing, import_open_clip, load_clip, resize_like_8_bit, save_clip
+from feature_extraction.networks.towers import load_towers
 from feature_extraction.settings import ExtractionSettings
-from feature_extraction.towers import load_towers
 
 TEXTS = ["a person opens a door", "javelin throw", "x"]
 

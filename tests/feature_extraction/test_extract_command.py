@@ -8,9 +8,9 @@ import pytest
 import torch
 import yaml
 
-from feature_extraction.i3d import I3D, save_i3d
-from feature_extraction.store import open_streams
-from wtal.cli import main
+from feature_extraction.networks.i3d import I3D, save_i3d
+from feature_extraction.store.stream import open_streams
+from wtal.commands.main import main
 
 
 @pytest.fixture

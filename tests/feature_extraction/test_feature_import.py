@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_extraction.errors import UserError
-from feature_extraction.feature_import import ImportSettings, import_features, to_grid
-from feature_extraction.feature_layouts import read_catalogue
-from feature_extraction.grid import TimeGrid
-from feature_extraction.store import open_streams
-from wtal.cli import main
+from feature_extraction.importing.convert import ImportSettings, import_features, to_grid
+from feature_extraction.importing.layouts import read_catalogue
+from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.stream import open_streams
+from wtal.commands.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow import FLOWS, compute_flow, tvl1_flow
-from feature_extraction.flow_settings import TVL1Settings
-from feature_extraction.i3d import for_inference, load_i3d
-from feature_extraction.preprocess import quantize_flow
+from feature_extraction.flow.compute import FLOWS, compute_flow, tvl1_flow
+from feature_extraction.flow.settings import TVL1Settings
+from feature_extraction.networks.i3d import for_inference, load_i3d
+from feature_extraction.networks.preprocess import quantize_flow
 
 DATA = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
 SANDBOX_FLOW = Path(__file__).resolve().parents[2] / "data" / "sandbox" / "i3d_flow.safetensors"
@@ -328,7 +328,7 @@ def test_wrong_algorithm_threads_and_device_are_named():
 
 
 def test_compiles_where_no_cache_can_be_kept():
-    from feature_extraction.tvl1_cpu import compile_cached
+    from feature_extraction.flow.tvl1_cpu import compile_cached
 
     scope: dict = {}
     exec("def twice(x):\n    return 2 * x", scope)  # numba has no file to keep its cache beside

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from feature_extraction.errors import UserError
-from feature_extraction.i3d import I3D, MIXED, SamePool, for_inference, load_i3d, same_padding, save_i3d, scaled
+from feature_extraction.networks.i3d import (
+    I3D,
+    MIXED,
+    SamePool,
+    for_inference,
+    load_i3d,
+    same_padding,
+    save_i3d,
+    scaled,
+)
 
 WIDTH = 0.25
 

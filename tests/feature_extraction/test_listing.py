@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from feature_extraction import pipeline
 from feature_extraction.errors import UserError
-from feature_extraction.listing import list_videos
+from feature_extraction.networks.towers import Tower
+from feature_extraction.pipeline import run as pipeline
 from feature_extraction.settings import ExtractionSettings
-from feature_extraction.towers import Tower
+from feature_extraction.video.listing import list_videos
 
 
 def test_linked_folders_are_searched_once_and_keep_the_names_of_real_ones(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from feature_extraction.network_pool import NetworkPool
+from feature_extraction.pipeline.network_pool import NetworkPool
 
 
 @pytest.mark.parametrize("workers", [0, 1, 3])

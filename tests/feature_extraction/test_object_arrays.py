@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from feature_extraction.object_arrays import object_array_length, read_object_array
+from feature_extraction.importing.object_arrays import object_array_length, read_object_array
 
 sys.path.insert(0, str(Path(__file__).parent))
 

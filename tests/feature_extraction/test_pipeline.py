@@ -14,20 +14,20 @@ import numpy as np
 import pytest
 import torch
 
-from feature_extraction import pipeline
-from feature_extraction.assembly import Assembly, Batcher
 from feature_extraction.errors import RunFailure, UserError
-from feature_extraction.failures import FailureLog
-from feature_extraction.flow_settings import TVL1Settings
-from feature_extraction.i3d import I3D
-from feature_extraction.listing import list_videos
-from feature_extraction.network_pool import NetworkPool
-from feature_extraction.pipeline import Extractor
+from feature_extraction.flow.settings import TVL1Settings
+from feature_extraction.networks.i3d import I3D
+from feature_extraction.networks.towers import Tower, _i3d_runner
+from feature_extraction.pipeline import run as pipeline
+from feature_extraction.pipeline.assembly import Assembly, Batcher
+from feature_extraction.pipeline.network_pool import NetworkPool
+from feature_extraction.pipeline.run import Extractor
 from feature_extraction.settings import ExtractionSettings
-from feature_extraction.shards import Claims, in_shard
-from feature_extraction.store import open_streams
-from feature_extraction.towers import Tower, _i3d_runner
-from feature_extraction.video import UnreadableVideo
+from feature_extraction.store.claims import Claims, in_shard
+from feature_extraction.store.failures import FailureLog
+from feature_extraction.store.stream import open_streams
+from feature_extraction.video.listing import list_videos
+from feature_extraction.video.read import UnreadableVideo
 
 FAST_FLOW = TVL1Settings(scales=1, warps=1, inner_iterations=2, outer_iterations=1, median=1)
 SMALL = ExtractionSettings(short_side=32, crop=None, flow=FAST_FLOW, precision="fp32", device="cpu")
@@ -142,7 +142,7 @@ def test_a_copied_video_is_hashed_once(tmp_path, monkeypatch, write_video, gray_
     extractor.run(files, tmp_path / "out")
     os.utime(tmp_path / "in.mp4", ns=(0, 10**18))
     assert extractor.run(files, tmp_path / "out").present == ["in"]
-    monkeypatch.setattr("feature_extraction.store.sha256_file", None)
+    monkeypatch.setattr("feature_extraction.store.stream.sha256_file", None)
     assert extractor.run(files, tmp_path / "out").present == ["in"]
 
 
@@ -170,7 +170,7 @@ def test_a_truncated_video_is_tried_again_without_the_option(tmp_path, write_vid
 
 
 def test_a_video_that_grows_while_it_is_read_fails(tmp_path, write_video, gray_steps):
-    from feature_extraction.decode_child import _fingerprint, _stamp
+    from feature_extraction.video.child import _fingerprint, _stamp
 
     path = write_video(tmp_path / "in.mp4", gray_steps(5))
     before = _stamp(path)
@@ -193,11 +193,11 @@ def test_a_stream_added_later_is_the_only_one_made(tmp_path, write_video, gray_s
 SCRIPT = """
     import sys
     import numpy as np, torch
-    from feature_extraction.flow_settings import TVL1Settings
-    from feature_extraction.listing import list_videos
-    from feature_extraction.pipeline import Extractor
+    from feature_extraction.flow.settings import TVL1Settings
+    from feature_extraction.video.listing import list_videos
+    from feature_extraction.pipeline.run import Extractor
     from feature_extraction.settings import ExtractionSettings
-    from feature_extraction.towers import Tower
+    from feature_extraction.networks.towers import Tower
     import time
 
     def snippets(inputs):

@@ -5,18 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_extraction.grid import TimeGrid
-from feature_extraction.preprocess import (
+from feature_extraction.networks.preprocess import (
     ClipFrames,
     Windows,
     clip_frame_numbers,
     crop_boxes,
     mirror,
     quantize_flow,
-    resize_short_side,
     still_flow,
     window_count,
 )
+from feature_extraction.store.grid import TimeGrid
+from feature_extraction.video.resize import resize_short_side
 
 
 def numbered(count, start=0):

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.flow_settings import TVL1Settings
-from feature_extraction.i3d import I3D, save_i3d
-from feature_extraction.pipeline import ExtractionSummary, Extractor, extract
-from feature_extraction.ray_runner import RaySettings, _check_room, _Worker, extract_on_ray, resolved
+from feature_extraction.flow.settings import TVL1Settings
+from feature_extraction.networks.i3d import I3D, save_i3d
+from feature_extraction.pipeline.ray import RaySettings, _check_room, _Worker, extract_on_ray, resolved
+from feature_extraction.pipeline.run import ExtractionSummary, Extractor, extract
 from feature_extraction.settings import ExtractionSettings
-from wtal.cli import main
+from wtal.commands.main import main
 
 
 def contents(store):
@@ -59,8 +59,8 @@ def test_ray_workers_keep_to_their_cores(tmp_path, monkeypatch):
         def __init__(self, settings, towers, device, cores=None):
             seen.append(cores)
 
-    monkeypatch.setattr("feature_extraction.pipeline.Extractor", Recorded)
-    monkeypatch.setattr("feature_extraction.towers.load_towers", lambda *_: {})
+    monkeypatch.setattr("feature_extraction.pipeline.run.Extractor", Recorded)
+    monkeypatch.setattr("feature_extraction.networks.towers.load_towers", lambda *_: {})
     _Worker(ExtractionSettings(device="cpu"), str(tmp_path), None, True, 3)
     assert seen == [3]
     assert Extractor(ExtractionSettings(), {}, torch.device("cpu"), 1).cores == 1
@@ -69,7 +69,7 @@ def test_ray_workers_keep_to_their_cores(tmp_path, monkeypatch):
 def test_ray_knows_nothing_of_the_shard_of_the_process_that_asks(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "feature_extraction.ray_runner.extract_on_ray",
+        "feature_extraction.pipeline.ray.extract_on_ray",
         lambda videos, *_, **__: asked.append(videos) or ExtractionSummary({}),
     )
     monkeypatch.setenv("RANK", "3")

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from feature_extraction.errors import UserError
-from feature_extraction.shards import Claims, in_shard, parse_shard, shard_from_environment
+from feature_extraction.store.claims import Claims, in_shard, parse_shard, shard_from_environment
 
 IDS = [f"video {number}" for number in range(400)]
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_extraction.errors import UserError
-from feature_extraction.failures import FailureLog
-from feature_extraction.store import create_stream, encode_id, open_streams, video_ids
+from feature_extraction.store.failures import FailureLog
+from feature_extraction.store.stream import create_stream, encode_id, open_streams, video_ids
 
 IDENTITY = {"fps": 25.0, "window": 16, "stride": 16, "dim": 3, "network": {"width": 1}}
 
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_no_array(tmp_path):
     """In a process that may write 1 kB a file: the array does not fit, its sidecar does."""
     code = """
 import resource, sys, numpy as np
-from feature_extraction.store import create_stream
+from feature_extraction.store.stream import create_stream
 stream = create_stream(sys.argv[1], "rgb", {"fps": 25.0, "window": 16, "stride": 16, "dim": 3})
 resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 try:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from feature_extraction import flow
 from feature_extraction.errors import UserError
-from feature_extraction.flow import compute_flow, cuda_backend
-from feature_extraction.flow_settings import TVL1Settings
+from feature_extraction.flow import compute as flow
+from feature_extraction.flow.compute import compute_flow, cuda_backend
+from feature_extraction.flow.settings import TVL1Settings
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_cuda = pytest.mark.skipif(not (HAS_TRITON and torch.cuda.is_available()), reason="requires cuda and triton")
@@ -46,7 +46,7 @@ def test_compiles_for_a_gpu_that_is_not_here(name, tmp_path, monkeypatch):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from feature_extraction import tvl1_triton
+    from feature_extraction.flow import tvl1_triton
 
     if tuple(map(int, triton.__version__.split(".")[:2])) < (3, 3) or "nvidia" not in triton.backends.backends:
         pytest.skip("requires Triton 3.3 or newer with its backend for NVIDIA")

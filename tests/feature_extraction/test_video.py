@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feature_extraction.decode_child import _Sender
-from feature_extraction.decoding import DecodeProcess
 from feature_extraction.settings import ExtractionSettings
-from feature_extraction.video import (
+from feature_extraction.video.child import _Sender
+from feature_extraction.video.process import DecodeProcess
+from feature_extraction.video.read import (
     GridSampler,
     SourceFrame,
     UnreadableVideo,

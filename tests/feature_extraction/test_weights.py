@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from feature_extraction import weights
 from feature_extraction.errors import RunFailure, UserError
-from wtal.cli import main
+from feature_extraction.networks import weights
+from wtal.commands.main import main
 
 CONTENT = bytes(range(256)) * 3000 + b"the end"
 

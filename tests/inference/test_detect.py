@@ -10,11 +10,10 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
+from wtal.config.inference import PRESETS, InferenceSettings, ProposalPass, expand_assignments, expand_preset, preset
 from wtal.inference.detect import choose_classes, detect
-from wtal.inference.presets import PRESETS, expand_assignments, expand_preset, preset
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings, ProposalPass
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plain  # noqa: E402
@@ -51,9 +50,7 @@ def test_whole_path_equals_plain_loops(length, seed, score):
         if not (scores.video_C[c] > 0.4 or c == scores.video_C.argmax()):
             continue
         signal = scores.frame_TC[:, c].astype(float).tolist()
-        spans = sorted(
-            {span for threshold in (0.3, 0.6) for span in plain.runs(signal, np.float32(threshold))}
-        )
+        spans = sorted({span for threshold in (0.3, 0.6) for span in plain.runs(signal, np.float32(threshold))})
         value = {
             "max": lambda s, e, x=signal: max(x[s:e]),
             "mean": lambda s, e, x=signal: sum(x[s:e]) / (e - s),
@@ -106,9 +103,7 @@ def test_signals():
     scores = make(frame_TC, [0.9, 0.85], attention_T)
 
     def spans(**changes):
-        settings = InferenceSettings(
-            scaling="absolute", thresholds=(0.5,), class_rule="top", class_top=2, **changes
-        )
+        settings = InferenceSettings(scaling="absolute", thresholds=(0.5,), class_rule="top", class_top=2, **changes)
         return sorted(
             (d.label, round(d.start / 0.64), round(d.end / 0.64)) for d in detect(scores, NAMES[:2], settings)
         )
@@ -200,11 +195,7 @@ def test_presets():
 
 def test_presets_in_configurations():
     values = expand_preset({"seed": 1, "inference": {"preset": "um", "nms_tiou": 0.5}})
-    assert (
-        values["seed"] == 1
-        and values["inference"]["nms_tiou"] == 0.5
-        and values["inference"]["upsample"] == 24
-    )
+    assert values["seed"] == 1 and values["inference"]["nms_tiou"] == 0.5 and values["inference"]["upsample"] == 24
     assert expand_preset({"seed": 1}) == {"seed": 1}
     assignments = expand_assignments(["a=1", "inference.preset=co2net", "inference.gamma=0"])
     assert assignments[0] == "a=1" and assignments[-1] == "inference.gamma=0"

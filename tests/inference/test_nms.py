@@ -37,9 +37,7 @@ def test_equals_a_plain_loop(method, count, seed, sigma, threshold):
         got = kept[place : place + len(wanted)]
         np.testing.assert_array_equal(start_N[got], [item[0] for item in wanted])
         np.testing.assert_array_equal(end_N[got], [item[1] for item in wanted])
-        np.testing.assert_allclose(
-            scores[place : place + len(wanted)], [item[2] for item in wanted], rtol=1e-12
-        )
+        np.testing.assert_allclose(scores[place : place + len(wanted)], [item[2] for item in wanted], rtol=1e-12)
         place += len(wanted)
     assert place == len(kept)
 
@@ -57,9 +55,7 @@ def test_known_values():
 
 
 def test_touching_segments_do_not_suppress_each_other():
-    _, scores = suppress(
-        np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.9, 0.8]), "gaussian"
-    )
+    _, scores = suppress(np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 2.0]), np.array([0.9, 0.8]), "gaussian")
     assert scores.tolist() == [0.9, 0.8]
 
 

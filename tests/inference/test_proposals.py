@@ -28,12 +28,7 @@ def test_runs_equal_a_plain_loop(length, classes, count, seed):
     signal_TC = rng.integers(0, 5, (length, classes)) / 4  # many values equal to a threshold
     threshold_K = rng.integers(0, 5, count) / 4
     found = propose(signal_TC, threshold_K)
-    wanted = {
-        (c, *run)
-        for k in threshold_K
-        for c in range(classes)
-        for run in plain.runs(signal_TC[:, c].tolist(), k)
-    }
+    wanted = {(c, *run) for k in threshold_K for c in range(classes) for run in plain.runs(signal_TC[:, c].tolist(), k)}
     triples = list(zip(found.class_N.tolist(), found.start_N.tolist(), found.end_N.tolist(), strict=True))
     assert triples == sorted(wanted)
 
@@ -61,9 +56,7 @@ def test_scores_equal_plain_loops(length, classes, ratio, seed):
         for c, s, e in zip(found.class_N, found.start_N.tolist(), found.end_N.tolist(), strict=True)
     ]
     np.testing.assert_allclose(maximum_inside(signal_TC, found), [max(x[s:e]) for x, s, e in spans], rtol=0)
-    np.testing.assert_allclose(
-        mean_inside(signal_TC, found), [sum(x[s:e]) / (e - s) for x, s, e in spans], rtol=1e-10
-    )
+    np.testing.assert_allclose(mean_inside(signal_TC, found), [sum(x[s:e]) / (e - s) for x, s, e in spans], rtol=1e-10)
     wanted = [plain.contrast(x, s, e, ratio) for x, s, e in spans]
     np.testing.assert_allclose(outer_inner_contrast(signal_TC, found, ratio), wanted, rtol=0, atol=1e-12)
 

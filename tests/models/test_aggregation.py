@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from wtal.losses_pooling import class_summed_loss
-from wtal.models.aggregation import AGGREGATIONS, VLAD, Aggregator, FisherVector
-from wtal.models.gating import ClassScores, ContextGating, Logistic, MixtureOfExperts
-from wtal.models.relevance import additive_decomposition, leave_one_out
-from wtal.models.video_classifier import VideoClassifier, VideoClassifierSettings
+from wtal.models.losses import class_summed_loss
+from wtal.models.video_classifier.aggregation import AGGREGATIONS, VLAD, Aggregator, FisherVector
+from wtal.models.video_classifier.gating import ClassScores, ContextGating, Logistic, MixtureOfExperts
+from wtal.models.video_classifier.network import VideoClassifier, VideoClassifierSettings
+from wtal.models.video_classifier.relevance import additive_decomposition, leave_one_out
 
 B, T, D, K, C = 4, 10, 6, 5, 7
 NAMES = list(AGGREGATIONS)
@@ -91,9 +91,7 @@ def test_netvlad_without_centres_is_netrvlad_and_with_unit_deviation_is_first_or
 def test_norms_of_the_descriptor():
     x, mask = data()
     v = aggregator("netvlad")(x, mask).view(B, K, D)
-    torch.testing.assert_close(
-        v.norm(dim=2), torch.full((B, K), 1 / math.sqrt(K)).double(), rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(v.norm(dim=2), torch.full((B, K), 1 / math.sqrt(K)).double(), rtol=1e-6, atol=1e-6)
     for name in ("netvlad", "netrvlad", "soft_dbow"):
         norm = aggregator(name)(x, mask).norm(dim=1)
         torch.testing.assert_close(norm, torch.ones(B).double(), rtol=1e-6, atol=1e-6)
@@ -196,9 +194,7 @@ def test_mixture_of_experts():
         assert (scores.log_p_BC.exp() <= 1 - g[..., -1]).all()
         for parameter in model.parameters():
             parameter.data.zero_()
-        torch.testing.assert_close(
-            model(x).log_p_BC.exp(), torch.full((B, C), experts / (experts + 1) * 0.5).double()
-        )
+        torch.testing.assert_close(model(x).log_p_BC.exp(), torch.full((B, C), experts / (experts + 1) * 0.5).double())
 
 
 @pytest.mark.parametrize("aggregation", NAMES)
@@ -218,9 +214,7 @@ def test_two_streams_are_pooled_apart(aggregation):
         model(x[..., :-1], mask)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"classifier": "logistic", "gate_classes": True}, {"batch_norm": False}]
-)
+@pytest.mark.parametrize("options", [{}, {"classifier": "logistic", "gate_classes": True}, {"batch_norm": False}])
 def test_video_classifier_ignores_padding_and_learns(options):
     x, mask = data()
     model = classifier(**options)

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from feature_extraction.errors import UserError
+from wtal.config.models import CBPSettings, ConsensusSettings, EvidentialSettings, MagnitudeSettings
 from wtal.models.branch import attended, log_complement, squash
 from wtal.models.build import BACKBONES, PLUG_INS, build_cbp
-from wtal.models.cbp.consensus import coactivity_loss, guidance, mil_loss, smoothed, suppress, topk_mean
-from wtal.models.cbp.evidential import evidential_loss, uncertainty_guided
-from wtal.models.cbp.magnitude import scaled_magnitude
-from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, MagnitudeSettings
-from wtal.models.settings import CBPSettings
+from wtal.models.cbp.co2net import coactivity_loss, guidance, mil_loss, smoothed, suppress, topk_mean
+from wtal.models.cbp.delu import evidential_loss, uncertainty_guided
+from wtal.models.cbp.um import scaled_magnitude
 
 DIMS = {"rgb": 8, "flow": 8, "clip": 6}
 NAMES = [*BACKBONES, *PLUG_INS]

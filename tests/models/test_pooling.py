@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_extraction.errors import UserError
-from wtal.models.pooling import POOLINGS, make_exponent_optimizer, make_pooling, parameter_groups
+from wtal.models.pooling.head import POOLINGS, make_exponent_optimizer, make_pooling, parameter_groups
 
 B, T, C, D = 3, 12, 4, 5
 NAMES = list(POOLINGS)
@@ -65,9 +65,7 @@ def test_known_values_of_every_scalar_head():
         w = (a * q).exp()
         torch.testing.assert_close(p_of("auto", z, exponent_init=a).squeeze(), (w * q).sum() / w.sum())
     for r in (1.0, 2.0, 3.7):
-        torch.testing.assert_close(
-            p_of("generalized_mean", z, exponent_init=r).squeeze(), (q**r).mean() ** (1 / r)
-        )
+        torch.testing.assert_close(p_of("generalized_mean", z, exponent_init=r).squeeze(), (q**r).mean() ** (1 / r))
 
 
 def test_exponents_join_the_heads():
@@ -120,9 +118,7 @@ def test_noisy_or_in_float32_over_many_frames():
 def test_generalized_mean_does_not_underflow_where_pow_does():
     z = torch.full((1, 6, 1), math.log(0.01 / 0.99))
     assert (z.sigmoid() ** 30).mean() ** (1 / 30) == 0
-    got = make("generalized_mean", 1, torch.float32, exponent_init=30.0)(
-        z, torch.ones(1, 6, dtype=torch.bool)
-    )
+    got = make("generalized_mean", 1, torch.float32, exponent_init=30.0)(z, torch.ones(1, 6, dtype=torch.bool))
     assert got.log_p_BC.exp().item() == pytest.approx(0.01, rel=1e-5)
 
 
@@ -147,9 +143,7 @@ def test_constant_energy_is_mean_and_log_energy_is_power():
     head = make_pooling("attention", C, C).double()
     head.operator.energy.weight.data.copy_(torch.eye(C))
     features = 1.7 * torch.nn.functional.logsigmoid(z)
-    torch.testing.assert_close(
-        head(z, mask, features).log_p_BC, make("power", exponent_init=1.7)(z, mask).log_p_BC
-    )
+    torch.testing.assert_close(head(z, mask, features).log_p_BC, make("power", exponent_init=1.7)(z, mask).log_p_BC)
 
 
 def test_attention_over_classes_is_the_desed_formula_with_a_real_mask():
@@ -317,9 +311,7 @@ def test_every_frame_twice_changes_nothing(name):
 def test_p_and_its_complement_sum_to_one(name):
     z, mask, x = data()
     pooled = make(name)(z, mask, x)
-    torch.testing.assert_close(
-        pooled.log_p_BC.exp() + pooled.log_1mp_BC.exp(), torch.ones(B, C, dtype=torch.float64)
-    )
+    torch.testing.assert_close(pooled.log_p_BC.exp() + pooled.log_1mp_BC.exp(), torch.ones(B, C, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("level", [-120.0, 120.0])
@@ -344,11 +336,7 @@ def test_zero_probability_with_a_small_exponent_is_not_nan(name):
     head = make(name, 1, torch.float32, exponent_init=init)
     pooled = head(z, torch.ones(1, 3, dtype=torch.bool))
     pooled.log_p_BC.sum().backward()
-    assert (
-        pooled.log_p_BC.isfinite().all()
-        and z.grad.isfinite().all()
-        and head.exponent.value_C.grad.isfinite().all()
-    )
+    assert pooled.log_p_BC.isfinite().all() and z.grad.isfinite().all() and head.exponent.value_C.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -361,11 +349,7 @@ def test_half_precision_is_computed_in_float32(name, dtype):
     torch.testing.assert_close(pooled.log_p_BC, head(z.float(), mask, x.float()).log_p_BC)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = head(z, mask, x.float())
-    assert (
-        out.log_p_BC.isfinite().all()
-        and out.log_1mp_BC.isfinite().all()
-        and out.log_p_BC.dtype == torch.float32
-    )
+    assert out.log_p_BC.isfinite().all() and out.log_1mp_BC.isfinite().all() and out.log_p_BC.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", PROBABILITY_HEADS)

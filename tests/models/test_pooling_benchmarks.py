@@ -43,10 +43,7 @@ def test_learnt_r_beats_mean_and_max_and_never_falls_under_bag_instance_loss():
 def test_second_order_pooling_binds_objects_to_actors():
     from pooling_benchmarks import binding
 
-    assert (
-        binding.run("one actor: rank 1", 1)["accuracy"] - binding.run("one actor: average", 1)["accuracy"]
-        > 0.5
-    )
+    assert binding.run("one actor: rank 1", 1)["accuracy"] - binding.run("one actor: average", 1)["accuracy"] > 0.5
     rank_1, rank_2 = (binding.run(f"two actors: rank {rank}", 1)["accuracy"] for rank in (1, 2))
     assert rank_2 > 0.95 and rank_2 - rank_1 > 0.05
 
@@ -56,11 +53,7 @@ def test_choosing_is_by_the_development_score_alone():
     from pooling_benchmarks import sounds
 
     a, b, c = sounds.CHOICES["power, learnt n, lambda chosen on dev"]
-    runs = {
-        name: [{"dev_event_f1": 0.5, "event_f1": 0.5}] * 2
-        for names in sounds.CHOICES.values()
-        for name in names
-    }
+    runs = {name: [{"dev_event_f1": 0.5, "event_f1": 0.5}] * 2 for names in sounds.CHOICES.values() for name in names}
     runs[a] = [{"dev_event_f1": 0.9, "event_f1": 0.1}, {"dev_event_f1": 0.1, "event_f1": 0.9}]
     chosen = bench_pooling.choose(sounds, runs)["power, learnt n, lambda chosen on dev"]
     assert [result["event_f1"] for result in chosen] == [0.1, 0.5]

@@ -3,8 +3,8 @@
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.models.settings import CBPSettings, VLPSettings
-from wtal.strict import build
+from wtal.config.models import CBPSettings, VLPSettings
+from wtal.config.strict import build
 
 NOT_CBP = [
     ({"heads": 0}, "cbp.heads must be .* at least 1, got 0"),

@@ -7,12 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from feature_extraction.clip import import_open_clip, load_clip
 from feature_extraction.errors import UserError
+from feature_extraction.networks.clip import import_open_clip, load_clip
+from wtal.config.models import VLPSettings
 from wtal.models.build import build_vlp, fixed_text
-from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, spaced, template_embeddings
-from wtal.models.settings import VLPSettings
-from wtal.models.vlp import VLP
+from wtal.models.vlp import VLP, FixedText, LearnedPrompts, precomputed_embeddings, spaced, template_embeddings
 
 NAMES = ("CleanAndJerk", "Golf_Swing", "jump")
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
+from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Instance
 from wtal.inference.detect import detect
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 
 HOSTILE_LABEL = "<script>window.hacked = 1</script>\"'&\n\u202eright to left\u202c " + "x" * 300

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from wtal.config.inference import InferenceSettings, ProposalPass
+from wtal.datasets.interchange.names import file_names
 from wtal.inference.detect import detect
-from wtal.inference.settings import InferenceSettings, ProposalPass
 from wtal.report.build import build_report
-from wtal.report.names import file_names
 from wtal.report.payload import MAIN_ROW
 
 

@@ -8,20 +8,18 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
-from wtal.config import load_config
+from feature_extraction.store.grid import TimeGrid
+from wtal.config.inference import InferenceSettings
+from wtal.config.load import load_config
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
+from wtal.datasets.interchange.names import link
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 from wtal.report.build import build_report, clock, results_table
-from wtal.report.charts import line_chart, ticks
-from wtal.report.curves import training_charts
+from wtal.report.charts import SHOWN, line_chart, strip, ticks
 from wtal.report.data import Chart, Curve, Errors
-from wtal.report.names import link
 from wtal.report.payload import script_json, video_payload
-from wtal.report.read_run import errors_by_video, score_reader
-from wtal.report.strip import SHOWN, strip
-from wtal.runs import RunFolder
+from wtal.report.read_run import errors_by_video, score_reader, training_charts
+from wtal.training.folder import RunFolder
 
 
 def test_everything_is_escaped_and_nothing_leaves_the_folder(make_data, tmp_path):
@@ -119,14 +117,10 @@ def test_errors_of_each_video():
     assert errors_by_video(truth, found, "activitynet") == {"v": Errors(1, 3, 2), "w": Errors(0, 0, 1)}
 
 
-@pytest.mark.parametrize(
-    ("protocol", "false"), [("activitynet", 4), ("thumos-snippet", 2), ("thumos-official", 2)]
-)
+@pytest.mark.parametrize(("protocol", "false"), [("activitynet", 4), ("thumos-snippet", 2), ("thumos-official", 2)])
 def test_detections_on_ambiguous_segments_are_not_false_where_the_protocol_drops_them(protocol, false):
     segment, ambiguous = (0.0, 6.4), ((64.0, 70.4),)
-    truth = AnnotationSet(
-        ("a",), {"v": VideoAnnotation("v", "", ("a",), (Instance(*segment, "a"),), None, ambiguous)}
-    )
+    truth = AnnotationSet(("a",), {"v": VideoAnnotation("v", "", ("a",), (Instance(*segment, "a"),), None, ambiguous)})
     found = {
         "v": [
             Detection(*segment, "a", 0.9),

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from wtal.cli import COMMANDS, main
-from wtal.report.exporters import EXPORTERS
-from wtal.report.importers import IMPORTERS
+from wtal.commands.main import COMMANDS, main
+from wtal.datasets.interchange.tools import EXPORTERS, IMPORTERS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

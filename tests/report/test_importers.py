@@ -5,9 +5,9 @@ import json
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.cli import main
+from wtal.commands.main import main
 from wtal.datasets.annotations import Instance
-from wtal.report.importers import IMPORTERS
+from wtal.datasets.interchange.tools import IMPORTERS
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ import pytest
 import torch
 import yaml
 
-from feature_extraction.i3d import I3D, save_i3d
-from wtal.cli import main
+from feature_extraction.networks.i3d import I3D, save_i3d
+from wtal.commands.main import main
 from wtal.datasets.annotations import read_activitynet, read_predictions
-from wtal.own_videos import as_yaml
+from wtal.runs.own_videos import as_yaml
 
 LABEL = '<script>window.hacked = 1</script> "quoted"\nsecond line'
 NAMES = ["one", "two", "three", "four", "five", "six", "a <b> & 'c' #1? 100%"]

@@ -13,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_extraction.errors import UserError
-from wtal.cli import main
+from wtal.commands.main import main
 from wtal.datasets.annotations import Detection, read_activitynet, write_predictions
-from wtal.report.exporters import EXPORTERS
-from wtal.report.exporters.elan import tiers_of
-from wtal.report.exporters.vtt import timestamp
-from wtal.report.importers import IMPORTERS
-from wtal.report.interchange import Interval, LabelledVideo, to_annotations
-from wtal.report.media import id_of_media
-from wtal.report.names import file_names
+from wtal.datasets.interchange.elan import tiers_of
+from wtal.datasets.interchange.labelled import Interval, LabelledVideo, id_of_media, to_annotations
+from wtal.datasets.interchange.names import file_names
+from wtal.datasets.interchange.tools import EXPORTERS, IMPORTERS
+from wtal.datasets.interchange.vtt import timestamp
 
 HOSTILE = [
     "<script>alert(1)</script>",

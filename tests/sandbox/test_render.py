@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.config.sandbox import SandboxSettings
 from wtal.datasets.annotations import read_activitynet
-from wtal.sandbox import figure
-from wtal.sandbox.figure import JOINTS, joints, pose_track
-from wtal.sandbox.render import draw_frames, render_world
-from wtal.sandbox.script import plan_video
-from wtal.sandbox.settings import SandboxSettings
-from wtal.sandbox.world import POSE
+from wtal.datasets.sandbox import figure
+from wtal.datasets.sandbox.figure import JOINTS, joints, pose_track
+from wtal.datasets.sandbox.render import draw_frames, render_world
+from wtal.datasets.sandbox.script import plan_video
+from wtal.datasets.sandbox.world import POSE
 
 SMALL = SandboxSettings(training_videos=2, test_videos=1, min_seconds=15.0, max_seconds=18.0, size=32)
 

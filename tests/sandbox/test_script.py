@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
-from wtal.sandbox.script import plan_video, plan_world
-from wtal.sandbox.settings import SandboxSettings
-from wtal.sandbox.world import ACTIONS, CYCLES, FIXTURES, PASTIMES, POSE, PROPS, STRIKES, VENUES
+from wtal.config.sandbox import SandboxSettings
+from wtal.datasets.sandbox.script import plan_video, plan_world
+from wtal.datasets.sandbox.world import ACTIONS, CYCLES, FIXTURES, PASTIMES, POSE, PROPS, STRIKES, VENUES
 
 SETTINGS = SandboxSettings()
 WORLD = plan_world(SETTINGS)
@@ -79,18 +79,13 @@ def test_hard_negatives_show_an_object_without_an_action():
     broken_off = 0
     for index in range(24):
         script = plan_video(settings, "test", index)
-        decoys = [
-            s
-            for s in script.stagings
-            if not any(i.start < s.end and s.start < i.end for i in script.instances)
-        ]
+        decoys = [s for s in script.stagings if not any(i.start < s.end and s.start < i.end for i in script.instances)]
         assert len(decoys) == 1
         motions = {g.motion for g in script.segments if decoys[0].start <= g.start < decoys[0].end}
         broken_off += bool(motions & {"run", "ready"})
     assert 4 <= broken_off <= 20
     assert all(
-        len(script.stagings) == len(script.instances)
-        for script in plan_world(replace(SETTINGS, hard_negatives=0.0))
+        len(script.stagings) == len(script.instances) for script in plan_world(replace(SETTINGS, hard_negatives=0.0))
     )
 
 

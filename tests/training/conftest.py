@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_extraction.store import create_stream
-from wtal.config import Config
+from feature_extraction.store.stream import create_stream
+from wtal.config.load import Config
+from wtal.config.strict import build
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, write_activitynet
-from wtal.strict import build
 
 CLASSES = ("Jump", "Throw", "Wave")
 SNIPPET = 0.64
@@ -50,7 +50,11 @@ def world_config(folder: Path, **sections) -> Config:
         "data": {"annotations": str(folder / "annotations.json"), "features": str(folder / "features")},
         "cbp": {"width": 16, "heads": 2, "window": 2, "dropout_in": 0.2, "dropout_out": 0.2},
         "vlp": {
-            "text": "precomputed", "text_embeddings": str(folder / "text.npz"), "heads": 2, "window": 2, "scale": 10.0,
+            "text": "precomputed",
+            "text_embeddings": str(folder / "text.npz"),
+            "heads": 2,
+            "window": 2,
+            "scale": 10.0,
         },
         "schedule": {"warmup_steps": 12, "rounds": 2, "b_steps": 6, "f_steps": 6},
         "optimizer": {"lr": 3e-3, "vlp_lr": 3e-3, "batch": 6, "snippets": 32},

@@ -9,12 +9,20 @@ import pytest
 import yaml
 
 from feature_extraction.errors import UserError
-from feature_extraction.store import open_streams
-from wtal import ablation_runs
-from wtal.ablation import TABLES, comma_separated, configurations, jobs_of, markdown, run_table, variant_config
-from wtal.cli import main
-from wtal.config import load_config
-from wtal.strict import dump
+from feature_extraction.store.stream import open_streams
+from wtal.commands.main import main
+from wtal.config.load import load_config
+from wtal.config.strict import dump
+from wtal.runs.ablation import jobs as ablation_runs
+from wtal.runs.ablation.tables import (
+    TABLES,
+    comma_separated,
+    configurations,
+    jobs_of,
+    markdown,
+    run_table,
+    variant_config,
+)
 
 
 @pytest.fixture

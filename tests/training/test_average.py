@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from wtal.config.training import ScheduleSettings
 from wtal.training.schedule import plan, steps_before
-from wtal.training.settings import ScheduleSettings
 from wtal.training.trainer import Student, average_decay
 
 

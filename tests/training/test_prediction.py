@@ -7,9 +7,9 @@ import torch
 import yaml
 
 from feature_extraction.errors import UserError
-from wtal.cli import main
-from wtal.prediction import predict_run, predict_videos
-from wtal.runs import RunFolder
+from wtal.commands.main import main
+from wtal.runs.predict import predict_run, predict_videos
+from wtal.training.folder import RunFolder
 from wtal.training.run import train
 
 SMALL = {"schedule": {"warmup_steps": 3, "rounds": 1, "b_steps": 2, "f_steps": 2}}
@@ -120,7 +120,7 @@ def test_a_checkpoint_that_is_none_of_this_run_is_named(damage, make_config, wor
 
 
 def test_fusion_of_a_run_with_one_branch_is_refused_before_extraction(make_config, world, monkeypatch):
-    monkeypatch.setattr("feature_extraction.pipeline.extract", lambda *a, **k: pytest.fail("extracted"))
+    monkeypatch.setattr("feature_extraction.pipeline.run.extract", lambda *a, **k: pytest.fail("extracted"))
     sections = {**SMALL, "data": {"streams": ["rgb", "flow"]}}
     sections["schedule"] = {**SMALL["schedule"], "strategy": "warmup_only"}
     run, _ = train(make_config(**sections))
@@ -132,7 +132,7 @@ def test_fusion_of_a_run_with_one_branch_is_refused_before_extraction(make_confi
 
 
 def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, world, monkeypatch):
-    monkeypatch.setattr("feature_extraction.pipeline.extract", lambda *a, **k: pytest.fail("extracted"))
+    monkeypatch.setattr("feature_extraction.pipeline.run.extract", lambda *a, **k: pytest.fail("extracted"))
     run, _ = train(make_config(**SMALL))
     path = run.path / "config.yaml"
     text = path.read_text()

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from feature_extraction.files import read_json
-from wtal.cli import main
-from wtal.config import load_config
-from wtal.prediction import predict_run
-from wtal.runs import RunFolder
+from wtal.commands.main import main
+from wtal.config.load import load_config
+from wtal.runs.predict import predict_run
 from wtal.training import run as training_run
+from wtal.training.folder import RunFolder
 from wtal.training.run import train
 
 # name: method, steps, Adam's lr, weight decay (L2), videos in a step, snippets, test list, protocol

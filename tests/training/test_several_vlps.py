@@ -5,11 +5,9 @@ import pytest
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.store import create_stream, open_streams
-from wtal.models.prompts import FixedText
-from wtal.models.several import SeveralVLP
-from wtal.models.vlp import VLP
-from wtal.prediction import predict_run
+from feature_extraction.store.stream import create_stream, open_streams
+from wtal.models.vlp import VLP, FixedText, SeveralVLP
+from wtal.runs.predict import predict_run
 from wtal.training.run import train
 
 

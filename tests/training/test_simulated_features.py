@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, write_activitynet
 from wtal.datasets.features import FeatureSet
-from wtal.datasets.load import read_annotations
+from wtal.datasets.formats.by_name import read_annotations
 from wtal.evaluation.frame_miou import rasterise
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate_features.py"

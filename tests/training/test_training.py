@@ -10,11 +10,10 @@ import torch
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import read_json
-from wtal.prediction import predict_run
-from wtal.runs import RunFolder
-from wtal.scoring import row_sources
-from wtal.strict import dump
-from wtal.training.checkpoint import load_checkpoint
+from wtal.config.strict import dump
+from wtal.runs.predict import predict_run
+from wtal.runs.rows import row_sources
+from wtal.training.folder import RunFolder, load_checkpoint
 from wtal.training.run import train
 from wtal.training.trainer import Trainer
 

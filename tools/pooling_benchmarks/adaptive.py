@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from pooling_benchmarks.training import rank_correlation, train, unit_rows
-from wtal.evaluation.tagging import video_map
-from wtal.losses_pooling import bag_instance_loss, binary_bag_loss
-from wtal.models.pooling import make_pooling
+from wtal.evaluation.classification import score_map
+from wtal.models.losses import bag_instance_loss, binary_bag_loss
+from wtal.models.pooling.head import make_pooling
 
 FRAMES, WIDTH, CLASSES, NOISE = 30, 24, 12, 0.35
 POOLS = {"AveP": {"name": "mean"}, "MaxP": {"name": "max"}, "LearnP": {"name": "generalized_mean"}}
@@ -31,9 +31,7 @@ VARIANTS: dict[str, tuple[dict, float | None]] = {
     ),
 }
 CHOICES = {
-    f"{pool}, bag+instance, lambda chosen on dev": [
-        f"{pool}, bag+instance, lambda {w:g}" for w in INSTANCE_WEIGHTS
-    ]
+    f"{pool}, bag+instance, lambda chosen on dev": [f"{pool}, bag+instance, lambda {w:g}" for w in INSTANCE_WEIGHTS]
     for pool in POOLS
 }
 DEV, TEST = "dev_map", "map"
@@ -59,9 +57,7 @@ class Annotator(nn.Module):
     def __init__(self, options: dict) -> None:
         super().__init__()
         self.frames = nn.Sequential(nn.Linear(WIDTH, 48), nn.ReLU(), nn.Linear(48, CLASSES))
-        self.pooling = make_pooling(
-            options["name"], CLASSES, **{k: v for k, v in options.items() if k != "name"}
-        )
+        self.pooling = make_pooling(options["name"], CLASSES, **{k: v for k, v in options.items() if k != "name"})
 
     def forward(self, feature_NTD: Tensor):
         mask_NT = torch.ones(feature_NTD.shape[:2], dtype=torch.bool)
@@ -92,7 +88,7 @@ def run(variant: str, seed: int, epochs: int = 40) -> dict[str, float]:
 
     @torch.no_grad()
     def score(split: tuple[Tensor, Tensor]) -> float:
-        return video_map(model(split[0])[0].log_p_BC.numpy(), split[1].numpy())
+        return score_map(model(split[0])[0].log_p_BC.numpy(), split[1].numpy())
 
     def after_epoch(epoch: int) -> None:
         if learnt is not None:

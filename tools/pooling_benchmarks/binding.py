@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pooling_benchmarks.training import train, unit_rows
-from wtal.models.pooling import make_pooling
+from wtal.models.pooling.head import make_pooling
 
 WIDTH, OBJECTS, SHOWN, REPEATS, NOISE = 32, 8, 4, 4, 0.1
 
@@ -32,9 +32,7 @@ CHOICES: dict[str, list[str]] = {}
 DEV, TEST = "", "accuracy"
 
 
-def draw(
-    generator: np.random.Generator, videos: int, actors: int, object_OD: np.ndarray, actor_AD: np.ndarray
-):
+def draw(generator: np.random.Generator, videos: int, actors: int, object_OD: np.ndarray, actor_AD: np.ndarray):
     """Features `[N, T, D]` and the object next to each actor, `[N, actors]`. Actors choose independently, so
     two may stand next to the same object, in frames of their own."""
     steps = SHOWN * REPEATS * actors + actors * REPEATS

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pooling_benchmarks.training import train, unit_rows
-from wtal.evaluation.tagging import global_average_precision
-from wtal.losses_pooling import class_summed_loss
-from wtal.models.video_classifier import VideoClassifier, VideoClassifierSettings
+from wtal.evaluation.classification import global_average_precision
+from wtal.models.losses import class_summed_loss
+from wtal.models.video_classifier.network import VideoClassifier, VideoClassifierSettings
 
 PAIRS, SCENES, WIDTH, FRAMES, NOISE = 20, 12, 16, 32, 0.4
 CLASSES = 2 * PAIRS

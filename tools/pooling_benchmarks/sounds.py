@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from pooling_benchmarks.training import rank_correlation, train, unit_rows
 from wtal.datasets.annotations import Instance
-from wtal.datasets.dcase import read_dcase
+from wtal.datasets.formats.dcase import read_dcase
 from wtal.evaluation.sound_events import clip_f1, event_f1, segment_f1
 from wtal.inference.sound_events import events_from_scores
-from wtal.losses_pooling import binary_bag_loss
-from wtal.models.pooling import make_pooling
+from wtal.models.losses import binary_bag_loss
+from wtal.models.pooling.head import make_pooling
 
 FRAMES, FRAME_SECONDS, WIDTH, CLASSES, NOISE = 100, 0.1, 32, 10, 0.2
 LAMBDAS = (3e-3, 1e-2, 3e-2)
@@ -82,9 +82,7 @@ def real_layout(path: Path) -> Layout:
     """Events of a DCASE strong label file."""
     annotations = read_dcase(path, "any")
     index = {name: c for c, name in enumerate(annotations.classes)}
-    return [
-        [(e.start, e.end, index[e.label]) for e in clip.instances] for clip in annotations.videos.values()
-    ]
+    return [[(e.start, e.end, index[e.label]) for e in clip.instances] for clip in annotations.videos.values()]
 
 
 def mean_durations(layout: Layout) -> np.ndarray:
@@ -108,9 +106,7 @@ def render(generator: np.random.Generator, layout: Layout, direction_CD: np.ndar
             last = max(first + 1, min(int(round(end / FRAME_SECONDS)), FRAMES))
             chunks = -(-(last - first) // 3)
             weak = generator.permutation(chunks) < chunks // 2
-            strength = np.where(
-                weak, generator.uniform(0.35, 0.7, chunks), generator.uniform(1.2, 1.8, chunks)
-            )
+            strength = np.where(weak, generator.uniform(0.35, 0.7, chunks), generator.uniform(1.2, 1.8, chunks))
             feature[n, first:last] += np.repeat(strength, 3)[: last - first, None] * direction_CD[c]
             label[n, c] = 1
     return Sounds(torch.from_numpy(feature), torch.from_numpy(label), reference)
@@ -123,9 +119,7 @@ class Detector(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(WIDTH, 32, 5, padding=2)
         self.classifier = nn.Linear(32, CLASSES)
-        self.pooling = make_pooling(
-            options["name"], CLASSES, 32, **{k: v for k, v in options.items() if k != "name"}
-        )
+        self.pooling = make_pooling(options["name"], CLASSES, 32, **{k: v for k, v in options.items() if k != "name"})
 
     def forward(self, feature_NTD: Tensor):
         hidden_NTD = self.conv(feature_NTD.transpose(1, 2)).relu().transpose(1, 2)
@@ -175,8 +169,7 @@ def run(variant: str, seed: int, layouts: Path | None = None, epochs: int = 15) 
 
     def loss(index: Tensor) -> Tensor:
         return (
-            binary_bag_loss(model(training.feature_NTD[index]), training.label_NC[index])
-            + model.pooling.regulariser()
+            binary_bag_loss(model(training.feature_NTD[index]), training.label_NC[index]) + model.pooling.regulariser()
         )
 
     train(model, loss, len(training.label_NC), epochs=epochs, batch=50, lr=5e-3)

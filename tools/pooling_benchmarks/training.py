@@ -10,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from wtal.models.pooling import PoolingHead, make_exponent_optimizer, parameter_groups
+from wtal.models.pooling.head import PoolingHead, make_exponent_optimizer, parameter_groups
 
 
 def train(

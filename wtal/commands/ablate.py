@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import PartialFailure
-    from wtal.ablation import left_out_phrase, markdown, run_table
+    from wtal.runs.ablation.tables import left_out_phrase, markdown, run_table
 
     out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
     table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs)

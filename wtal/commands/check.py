@@ -19,13 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", type=Path, metavar="OTHER", help="another source to compare with")
     parser.add_argument("--against-format", help="layout of OTHER (default: told from name and content)")
     parser.add_argument("--features", type=Path, help="feature store to look for the videos in")
-    parser.add_argument(
-        "--streams", nargs="+", metavar="NAME", help="streams that each video needs (default: all)"
-    )
+    parser.add_argument("--streams", nargs="+", metavar="NAME", help="streams that each video needs (default: all)")
     parser.add_argument("--subset", nargs="+", metavar="NAME", help="only these subsets")
-    parser.add_argument(
-        "--exclude", default="none", help="named list of videos to leave out, such as thumos14-210"
-    )
+    parser.add_argument("--exclude", default="none", help="named list of videos to leave out, such as thumos14-210")
     parser.add_argument(
         "--grid",
         nargs=2,
@@ -36,24 +32,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--strict", action="store_true", help="exit with 3 where anything is found")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
-    parser.add_argument(
-        "--all", action="store_true", help="list every item, not the first ten of each finding"
-    )
+    parser.add_argument("--all", action="store_true", help="list every item, not the first ten of each finding")
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the checks; returns the exit code."""
     from feature_extraction.errors import UserError
-    from feature_extraction.grid import TimeGrid
-    from feature_extraction.store import open_streams
+    from feature_extraction.store.grid import TimeGrid
+    from feature_extraction.store.stream import open_streams
     from wtal.datasets.check import check_annotations, check_features, compare, facts
     from wtal.datasets.features import FeatureSet
-    from wtal.datasets.load import guess_format, load_annotations, read_annotations
+    from wtal.datasets.formats.by_name import guess_format, load_annotations, read_annotations
     from wtal.datasets.splits import without
 
     features, prefix, streams = options.features, "", options.streams
     if _is_configuration(options.data):
-        from wtal.config import load_config
+        from wtal.config.load import load_config
 
         if options.format or options.extra:
             raise UserError("--format and --extra go with annotations; a configuration says its own")
@@ -98,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _is_configuration(data: Path) -> bool:
     """A YAML file, or the name of a shipped configuration where no such file or folder is."""
-    from wtal.shipped import shipped_folder
+    from wtal.config.shipped import shipped_folder
 
     if data.suffix.lower() in (".yaml", ".yml"):
         return True
@@ -117,9 +111,7 @@ def _facts_table(counts: dict) -> list[str]:
         rows.append([name or "(none)", *map(str, numbers)])
     widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
     return [
-        "  ".join(
-            ["", row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        )
+        "  ".join(["", row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
 

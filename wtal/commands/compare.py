@@ -15,27 +15,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_ground_truth(parser)
     inputs.add_protocol(parser)
     inputs.add_tiou(parser, "the protocol's usual ones")
-    parser.add_argument(
-        "--resamples", type=int, default=1000, help="draws of videos with replacement (default 1000)"
-    )
+    parser.add_argument("--resamples", type=int, default=1000, help="draws of videos with replacement (default 1000)")
     inputs.add_draws(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the comparison; exit code 0."""
-    from wtal.evaluation.bootstrap import compare
-    from wtal.evaluation.settings import BootstrapSettings
+    from wtal.evaluation.bootstrap import BootstrapSettings, compare
     from wtal.evaluation.tables import comparison_table
 
     settings = BootstrapSettings(options.resamples, options.confidence, options.seed)
     ground_truth, left_out = inputs.read_ground_truth(options)
-    first, second = (
-        inputs.read_detections(path, ground_truth, left_out) for path in (options.first, options.second)
-    )
-    comparison = compare(
-        ground_truth, first, second, options.protocol, inputs.parse_tiou(options.tiou), settings
-    )
+    first, second = (inputs.read_detections(path, ground_truth, left_out) for path in (options.first, options.second))
+    comparison = compare(ground_truth, first, second, options.protocol, inputs.parse_tiou(options.tiou), settings)
     values = comparison.as_dict()
     for note in values["notes"]:
         print(f"note: {note}", file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Any
 KINDS = {
     # what: (the module with add_arguments and run, imported only when asked for; what the help says)
     "features": ("wtal.commands.convert_features", "features (npy files of several projects) into a store"),
-    "annotations": ("wtal.datasets.convert_command", "annotations of other layouts into ActivityNet JSON"),
+    "annotations": ("wtal.commands.convert_annotations", "annotations of other layouts into ActivityNet JSON"),
 }
 
 
@@ -26,9 +26,7 @@ class _LateParser(argparse.ArgumentParser):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`wtal convert features|annotations ...`."""
-    kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="|".join(KINDS), parser_class=_LateParser
-    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="|".join(KINDS), parser_class=_LateParser)
     for name, (module, text) in KINDS.items():
         kinds.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".").module = module
 

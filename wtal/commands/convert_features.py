@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from feature_extraction.feature_import import ImportReport
+    from feature_extraction.importing.convert import ImportReport
 
 SHOWN = 5  # names in each list of the report for people; --json has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`wtal convert features SOURCE --from LAYOUT --out STORE`."""
-    from feature_extraction.feature_import import REDUCTIONS
-    from feature_extraction.feature_layouts import LAYOUTS
+    from feature_extraction.importing.convert import REDUCTIONS
+    from feature_extraction.importing.layouts import LAYOUTS
 
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "layouts:\n" + "\n".join(f"  {name:15} {kind.text}" for name, kind in LAYOUTS.items())
@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit code 0; 3 where some videos could not be used, 1 where none could."""
     from feature_extraction.errors import PartialFailure, RunFailure, UserError
-    from feature_extraction.feature_import import ImportSettings, import_features
-    from feature_extraction.grid import TimeGrid
+    from feature_extraction.importing.convert import ImportSettings, import_features
+    from feature_extraction.store.grid import TimeGrid
 
     if (options.fps is None) != (options.stride is None):
         raise UserError("--fps and --stride make the store's time grid together: give both or neither")

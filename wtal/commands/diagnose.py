@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the diagnosis (activitynet protocol); exit code 0."""
-    from wtal.evaluation.diagnosis import diagnose
-    from wtal.evaluation.settings import DiagnosisSettings
+    from wtal.evaluation.diagnosis.diagnose import DiagnosisSettings, diagnose
     from wtal.evaluation.tables import diagnosis_table
 
     settings = DiagnosisSettings(options.bins, options.limit)
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     for note in diagnosis.notes:
         print(f"note: {note}", file=sys.stderr)
     if options.figures is not None:
-        from wtal.evaluation.diagnosis_figures import write_figures
+        from wtal.evaluation.diagnosis.figures import write_figures
 
         for path in write_figures(diagnosis, options.figures):
             print(f"wrote {path}", file=sys.stderr)

@@ -15,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     inputs.add_protocol(parser)
     inputs.add_tiou(parser, "the protocol's usual ones")
     parser.add_argument("--per-class", action="store_true", help="also print the AP of each class")
-    parser.add_argument(
-        "--bootstrap", type=int, metavar="N", help="confidence intervals from N draws of the videos"
-    )
+    parser.add_argument("--bootstrap", type=int, metavar="N", help="confidence intervals from N draws of the videos")
     inputs.add_draws(parser)
     parser.add_argument(
         "--proposals", action="store_true", help="also average recall by number of proposals, classes ignored"
@@ -27,19 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also mAP of video labels, a video's score being its best detection's",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object (fractions) instead of the table"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object (fractions) instead of the table")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print mAP; exit code 0."""
-    from wtal.evaluation.bootstrap import intervals_of
+    from wtal.config.evaluation import check_tiou
+    from wtal.evaluation.bootstrap import BootstrapSettings, intervals_of
     from wtal.evaluation.classification import video_map
-    from wtal.evaluation.detection import assign, protocol_named, result_of
+    from wtal.evaluation.detection.protocols import assign, protocol_named, result_of
     from wtal.evaluation.frame_miou import detection_frame_miou
     from wtal.evaluation.proposals import average_recall
-    from wtal.evaluation.settings import BootstrapSettings, check_tiou
     from wtal.evaluation.tables import evaluation_table
 
     # what is wrong with the arguments is said before anything is read

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def add_ground_truth(parser: argparse.ArgumentParser) -> None:
     """GROUND_TRUTH, its layout, and which of its videos count."""
     parser.add_argument("ground_truth", type=Path, help="annotations: ActivityNet JSON or another layout")
-    parser.add_argument(
-        "--format", help="layout of the ground truth (default: told from its name and content)"
-    )
+    parser.add_argument("--format", help="layout of the ground truth (default: told from its name and content)")
     parser.add_argument(
         "--extra",
         type=Path,
@@ -78,15 +76,13 @@ def parse_tiou(words: list[str] | None) -> list[float] | None:
             start, step, end = parts
             thresholds += [round(start + i * step, 10) for i in range(int((end - start) / step + 1e-6) + 1)]
         else:
-            raise UserError(
-                f"--tiou {word!r}: expected a number such as 0.5, or START:STEP:END such as 0.1:0.1:0.7"
-            )
+            raise UserError(f"--tiou {word!r}: expected a number such as 0.5, or START:STEP:END such as 0.1:0.1:0.7")
     return thresholds
 
 
 def read_ground_truth(options: argparse.Namespace) -> "tuple[AnnotationSet, set[str]]":
     """The videos that count, and the ids of those that `--subset` and `--exclude` leave out."""
-    from wtal.datasets.load import guess_format, read_annotations
+    from wtal.datasets.formats.by_name import guess_format, read_annotations
     from wtal.datasets.splits import without
 
     layout = options.format or guess_format(options.ground_truth)
@@ -96,9 +92,7 @@ def read_ground_truth(options: argparse.Namespace) -> "tuple[AnnotationSet, set[
     return chosen, set(everything.videos) - set(chosen.videos)
 
 
-def read_detections(
-    path: Path, ground_truth: "AnnotationSet", left_out: set[str]
-) -> "dict[str, list[Detection]]":
+def read_detections(path: Path, ground_truth: "AnnotationSet", left_out: set[str]) -> "dict[str, list[Detection]]":
     """The detections in `path` less the videos left out; says on stderr what is odd about them."""
     from wtal.datasets.annotations import read_predictions
 

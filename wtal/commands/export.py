@@ -13,12 +13,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal export`."""
-    parser.add_argument(
-        "predictions", type=Path, help="detections or annotations, ActivityNet JSON (seconds)"
-    )
-    parser.add_argument(
-        "--to", required=True, metavar="FORMAT", help="csv, vtt, label-studio, fiftyone, via or elan"
-    )
+    parser.add_argument("predictions", type=Path, help="detections or annotations, ActivityNet JSON (seconds)")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="csv, vtt, label-studio, fiftyone, via or elan")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument(
         "--features",
@@ -32,8 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
-    from wtal.report.exporters import EXPORTERS
-    from wtal.report.interchange import within_time
+    from wtal.datasets.interchange.labelled import within_time
+    from wtal.datasets.interchange.tools import EXPORTERS
     from wtal.report.sources import labelled_videos
 
     if options.to not in EXPORTERS:

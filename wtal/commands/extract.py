@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from feature_extraction.pipeline import ExtractionSummary
+    from feature_extraction.pipeline.run import ExtractionSummary
     from feature_extraction.settings import ExtractionSettings
 
 
@@ -49,8 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Extract; exit 3 where videos failed."""
     from feature_extraction.errors import PartialFailure, UserError
-    from feature_extraction.shards import parse_shard, shard_from_environment
-    from wtal.shipped import resolve
+    from feature_extraction.store.claims import parse_shard, shard_from_environment
+    from wtal.config.shipped import resolve
 
     settings = read_settings(options)
     if options.runner == "ray":
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if shard[1] > 1:
         print(f"wtal extract: shard {shard[0]}/{shard[1]} (from {said})", file=sys.stderr)
     if options.weights is not None:
-        from feature_extraction.towers import streams_asking_weights
+        from feature_extraction.networks.towers import streams_asking_weights
 
         if not streams_asking_weights(settings, options.weights):
             named = ", ".join(settings.streams)
@@ -70,12 +70,12 @@ def run(options: argparse.Namespace) -> int:
                   file=sys.stderr)  # fmt: skip
     common = {"shard": shard, "resolve": resolve, "weights": options.weights, "offline": options.offline}
     if options.dry_run:
-        from feature_extraction.plan import plan
+        from feature_extraction.pipeline.dry_run import plan
 
         print(plan(options.videos, options.out, settings, **common).text(options.json))
         return 0
     if options.runner == "ray":
-        from feature_extraction.ray_runner import RaySettings, extract_on_ray
+        from feature_extraction.pipeline.ray import RaySettings, extract_on_ray
 
         ray = RaySettings(
             workers=options.ray_workers,
@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
         del common["shard"]
         summary = extract_on_ray(options.videos, options.out, settings, ray, **common)
     else:
-        from feature_extraction.pipeline import extract
+        from feature_extraction.pipeline.run import extract
 
         summary = extract(options.videos, options.out, settings, **common)
     _tell(summary, options)
@@ -132,8 +132,8 @@ def read_settings(options: argparse.Namespace) -> "ExtractionSettings":
 
     from feature_extraction.errors import UserError
     from feature_extraction.settings import ExtractionSettings
-    from wtal.shipped import config_file
-    from wtal.strict import build, override
+    from wtal.config.shipped import config_file
+    from wtal.config.strict import build, override
 
     values: dict = {}
     if options.config:

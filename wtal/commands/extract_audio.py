@@ -5,9 +5,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "source", type=Path, metavar="AUDIO", help="a folder of audio or video files, or one file"
-    )
+    parser.add_argument("source", type=Path, metavar="AUDIO", help="a folder of audio or video files, or one file")
     parser.add_argument("--out", type=Path, required=True, metavar="STORE", help="feature store to write")
     parser.add_argument(
         "--set",
@@ -21,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.audio import AudioSettings, extract_audio
     from feature_extraction.errors import PartialFailure
-    from wtal.strict import build, override
+    from wtal.config.strict import build, override
 
     settings = build(AudioSettings, override({}, options.set))
     done, failed = 0, {}

@@ -20,15 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="csv, via, label-studio, elan or activitynet",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ActivityNet JSON to write")
-    parser.add_argument(
-        "--subset", metavar="NAME", help="subset to put all videos into, for example validation"
-    )
+    parser.add_argument("--subset", metavar="NAME", help="subset to put all videos into, for example validation")
 
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
     from wtal.datasets.annotations import AnnotationSet, write_activitynet
-    from wtal.report.importers import IMPORTERS
+    from wtal.datasets.interchange.tools import IMPORTERS
 
     if options.source not in IMPORTERS:
         raise UserError(f"unknown format {options.source!r}; there are: {', '.join(IMPORTERS)}")
@@ -38,10 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if options.subset is not None:
         annotations = AnnotationSet(
             annotations.classes,
-            {
-                key: dataclasses.replace(video, subset=options.subset)
-                for key, video in annotations.videos.items()
-            },
+            {key: dataclasses.replace(video, subset=options.subset) for key, video in annotations.videos.items()},
         )
     write_activitynet(options.out, annotations)
     instances = sum(len(video.instances) for video in annotations.videos.values())

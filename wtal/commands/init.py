@@ -12,21 +12,15 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal init`."""
-    parser.add_argument(
-        "folder", metavar="FOLDER", type=Path, help="folder of videos, searched with its subfolders"
-    )
-    parser.add_argument(
-        "--labels", type=Path, required=True, metavar="TABLE", help="CSV or JSONL: video, label"
-    )
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="folder of videos, searched with its subfolders")
+    parser.add_argument("--labels", type=Path, required=True, metavar="TABLE", help="CSV or JSONL: video, label")
     parser.add_argument(
         "--segments",
         type=Path,
         metavar="FILE",
         help="ground truth of some videos, ActivityNet JSON; videos are named as in TABLE",
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="configuration to write (default: ./<FOLDER>.yaml)"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="configuration to write (default: ./<FOLDER>.yaml)")
     parser.add_argument(
         "--towers",
         choices=("auto", "public", "shipped"),
@@ -39,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import PartialFailure, UserError
-    from wtal.own_videos import prepare
+    from wtal.runs.own_videos import prepare
 
     if not options.folder.is_dir():
         raise UserError(f"{options.folder}: no such folder; give the folder that holds the videos")

@@ -11,23 +11,17 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal plot`."""
     parser.add_argument("figure", choices=("timeline", "map", "class-ap"), help="what to draw")
-    parser.add_argument(
-        "run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="file ending in .svg, .png or .pdf"
-    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="file ending in .svg, .png or .pdf")
     parser.add_argument("--video", metavar="ID", help="timeline: which video")
-    parser.add_argument(
-        "--tiou", type=float, help="class-ap: one threshold instead of the mean over the run's"
-    )
+    parser.add_argument("--tiou", type=float, help="class-ap: one threshold instead of the mean over the run's")
 
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
     from wtal.report.figures import FORMATS, class_figure, map_figure, save, timeline_figure
     from wtal.report.read_run import class_precision, read_run
-    from wtal.runs import RunFolder
+    from wtal.training.folder import RunFolder
 
     if options.out.suffix.lower().lstrip(".") not in FORMATS:
         raise UserError(f"{options.out}: the suffix says the format; use one of .{', .'.join(FORMATS)}")

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from wtal.prediction import predict_run, predict_videos
-    from wtal.runs import RunFolder
+    from wtal.runs.predict import predict_run, predict_videos
+    from wtal.training.folder import RunFolder
 
     folder = RunFolder(options.run)
     if options.video:

@@ -16,8 +16,8 @@ def run(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from feature_extraction.errors import PartialFailure
-    from feature_extraction.listing import list_videos
-    from feature_extraction.video import UnreadableVideo, choose_decoder, probe
+    from feature_extraction.video.listing import list_videos
+    from feature_extraction.video.read import UnreadableVideo, choose_decoder, probe
 
     bad = []
     for place in options.videos:

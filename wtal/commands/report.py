@@ -7,9 +7,7 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal report`."""
-    parser.add_argument(
-        "run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`"
-    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: RUN/report)")
     parser.add_argument(
         "--bundle",
@@ -20,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from wtal.report.build import report_run
-    from wtal.runs import RunFolder
+    from wtal.training.folder import RunFolder
 
     print(report_run(RunFolder(options.run), options.out, bundle=options.bundle))
     return 0

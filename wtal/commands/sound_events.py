@@ -14,19 +14,11 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with scores")
     parser.add_argument("--row", default="ours", help="row of the run whose scores to use (default: ours)")
-    parser.add_argument(
-        "--out", type=Path, metavar="TSV", help="where the events go (default: RUN/events.tsv)"
-    )
+    parser.add_argument("--out", type=Path, metavar="TSV", help="where the events go (default: RUN/events.tsv)")
     parser.add_argument("--reference", type=Path, metavar="TSV", help="strong labels to measure against")
-    parser.add_argument(
-        "--threshold", type=float, default=0.5, help="frames at or over this are on (default 0.5)"
-    )
-    parser.add_argument(
-        "--median", type=float, default=0.5, help="median filter in seconds (default 0.5; 0: none)"
-    )
-    parser.add_argument(
-        "--clip-threshold", type=float, default=0.5, help="classes under this in the clip are off"
-    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="frames at or over this are on (default 0.5)")
+    parser.add_argument("--median", type=float, default=0.5, help="median filter in seconds (default 0.5; 0: none)")
+    parser.add_argument("--clip-threshold", type=float, default=0.5, help="classes under this in the clip are off")
     parser.add_argument("--json", action="store_true", help="metrics by class as JSON")
 
 
@@ -37,12 +29,12 @@ def run(options: argparse.Namespace) -> int:
 
     from feature_extraction.errors import PartialFailure, UserError
     from feature_extraction.files import atomic_write
-    from wtal.datasets.dcase import read_dcase
-    from wtal.datasets.load import load_annotations
+    from wtal.datasets.formats.by_name import load_annotations
+    from wtal.datasets.formats.dcase import read_dcase
     from wtal.evaluation.sound_events import clip_f1, event_f1, segment_f1
     from wtal.inference.scores import VideoScores
     from wtal.inference.sound_events import events_from_scores
-    from wtal.runs import RunFolder
+    from wtal.training.folder import RunFolder
 
     if not math.isfinite(options.clip_threshold):
         raise UserError(f"--clip-threshold must be a number, got {options.clip_threshold}")
@@ -71,9 +63,7 @@ def run(options: argparse.Namespace) -> int:
         )
         tags[clip] = [name for name, on in zip(annotations.classes, active, strict=True) if on]
     if not found:
-        raise UserError(
-            f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first"
-        )
+        raise UserError(f"{options.run}: no scores of row {options.row!r} for these clips; run `wtal predict` first")
     if not found.keys() & reference.videos.keys():
         raise UserError(f"{options.reference}: none of its {len(reference.videos)} clips has scores in this run")
     out = options.out or options.run / "events.tsv"
@@ -82,9 +72,7 @@ def run(options: argparse.Namespace) -> int:
         writer.writerow(["filename", "onset", "offset", "event_label", "score"])
         for clip, events in found.items():
             for event in sorted(events, key=lambda e: (e.start, e.label)):
-                writer.writerow(
-                    [clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"]
-                )
+                writer.writerow([clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"])
     strong = {clip: video.instances for clip, video in reference.videos.items()}
     weak = {clip: set(video.labels) for clip, video in reference.videos.items()}
     measured = {clip: events for clip, events in found.items() if clip in reference.videos}

@@ -10,14 +10,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from wtal.config import load_config
-    from wtal.strict import dump
+    from wtal.config.load import load_config
+    from wtal.config.strict import dump
 
     config = load_config(options.config, options.overrides)
     if options.print_config:
         print(dump(config), end="")
         return 0
-    from wtal.training.distributed import first_process
+    from wtal.training.processes import first_process
     from wtal.training.run import train
 
     folder, excluded = train(config)

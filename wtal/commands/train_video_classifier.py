@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="settings of CONFIG, as in data.streams=[rgb]"
     )
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="default: the run folder's name + -video-classifier"
-    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: the run folder's name + -video-classifier")
     parser.add_argument(
         "--set",
         action="append",
@@ -31,11 +29,11 @@ def run(options: argparse.Namespace) -> int:
 
     from feature_extraction.errors import PartialFailure
     from feature_extraction.files import write_json
-    from wtal.config import load_config
+    from wtal.config.load import load_config
+    from wtal.config.strict import build, override
     from wtal.datasets.features import FeatureSet, available
-    from wtal.datasets.load import load_annotations
+    from wtal.datasets.formats.by_name import load_annotations
     from wtal.datasets.splits import split
-    from wtal.strict import build, override
     from wtal.training.video_classifier import (
         VideoClassifierTraining,
         measure_video_classifier,
@@ -51,9 +49,7 @@ def run(options: argparse.Namespace) -> int:
     labels = {video_id: video.labels for video_id, video in annotations.videos.items()}
     train_ids, missing = available(features, sorted(splits.train.videos), config.data.missing)
     test_ids, missing_test = available(features, sorted(splits.test.videos), config.data.missing)
-    trained = train_video_classifier(
-        out, features, train_ids, labels, annotations.classes, settings, config.seed
-    )
+    trained = train_video_classifier(out, features, train_ids, labels, annotations.classes, settings, config.seed)
     known = [video_id for video_id in test_ids if labels[video_id]]
     if known:
         metrics = measure_video_classifier(trained, features, known, labels)
@@ -62,7 +58,5 @@ def run(options: argparse.Namespace) -> int:
     print(out)
     if missing or missing_test:
         gone = missing + missing_test
-        raise PartialFailure(
-            f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others"
-        )
+        raise PartialFailure(f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others")
     return 0

@@ -16,9 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files", nargs="*", metavar="NAME|PATH", help="names or any files; default: all that are here"
     )
     for action in (listing, verifying):
-        action.add_argument(
-            "--weights", type=Path, metavar="PATH", help="look here before $WTAL_WEIGHTS and the cache"
-        )
+        action.add_argument("--weights", type=Path, metavar="PATH", help="look here before $WTAL_WEIGHTS and the cache")
     fetching.add_argument("--offline", action="store_true", help="no download: say what is missing")
     for action in (listing, fetching, verifying):
         action.add_argument("--json", action="store_true", help="one JSON document on standard output")
@@ -36,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> list[dict[str, object]]:
-    from feature_extraction import weights
+    from feature_extraction.networks import weights
 
     rows: list[dict[str, object]] = []
     for name, entry in weights.TABLE.items():
@@ -57,7 +55,7 @@ def _list(options: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def _fetch(options: argparse.Namespace) -> list[dict[str, object]]:
-    from feature_extraction import weights
+    from feature_extraction.networks import weights
 
     for name in options.names:
         weights.entry_of(name)  # a typing error in the last name shows before the first download
@@ -69,7 +67,7 @@ def _fetch(options: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def _verify(options: argparse.Namespace) -> list[dict[str, object]]:
-    from feature_extraction import weights
+    from feature_extraction.networks import weights
 
     rows: list[dict[str, object]] = []
     for given in options.files or list(weights.TABLE):
@@ -99,7 +97,7 @@ def _verify(options: argparse.Namespace) -> list[dict[str, object]]:
 
 def _find(name: str, folder: Path | None) -> Path | None:
     """As `weights.find`, but a folder without the file is no error where everything is gone through."""
-    from feature_extraction import weights
+    from feature_extraction.networks import weights
 
     if folder is not None and folder.is_dir():
         entry = weights.TABLE[name]

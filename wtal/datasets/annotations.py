@@ -106,9 +106,7 @@ def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool 
     if not isinstance(entry, dict):
         raise UserError(f"{path}: video {video_id!r} is not an object")
     listed = entry.get("labels")
-    if listed is not None and not (
-        isinstance(listed, list) and all(isinstance(name, str) for name in listed)
-    ):
+    if listed is not None and not (isinstance(listed, list) and all(isinstance(name, str) for name in listed)):
         raise UserError(f"{path}: video {video_id!r} has labels {listed!r}; expected a list of class names")
     instances, labels = [], list(dict.fromkeys(listed or []))
     try:
@@ -162,8 +160,7 @@ def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
             entry["duration"] = video.duration
         entry["labels"] = list(video.labels)
         entry["annotations"] = [
-            {"segment": [instance.start, instance.end], "label": instance.label}
-            for instance in video.instances
+            {"segment": [instance.start, instance.end], "label": instance.label} for instance in video.instances
         ]
         if video.ambiguous:
             entry["ambiguous"] = [list(segment) for segment in video.ambiguous]

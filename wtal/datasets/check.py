@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation
 from wtal.datasets.features import FeatureSet
 from wtal.datasets.splits import EXCLUSIONS
@@ -82,11 +82,7 @@ def check_annotations(annotations: AnnotationSet, grid: TimeGrid) -> list[Findin
         _finding(
             "labels_differ_from_segments",
             "videos whose labels are not the classes of their segments",
-            (
-                (v.video_id, text)
-                for v in with_segments
-                if (text := _difference(set(v.labels), _classes_of(v)))
-            ),
+            ((v.video_id, text) for v in with_segments if (text := _difference(set(v.labels), _classes_of(v)))),
         ),
         _finding(
             "no_label",
@@ -118,19 +114,13 @@ def check_annotations(annotations: AnnotationSet, grid: TimeGrid) -> list[Findin
             f"videos with segments of no length after rounding to snippets of {grid.snippet_seconds:g} s",
             ((v.video_id, _listed(i for i in v.instances if _vanishes(i, grid))) for v in videos),
         ),
-        _finding(
-            "doubled_class", "classes whose every segment is also one of another class", _doubled(videos)
-        ),
+        _finding("doubled_class", "classes whose every segment is also one of another class", _doubled(videos)),
         _finding("class_without_video", "classes that no video has", _unused_classes(annotations)),
         _finding("class_order", "classes that are not in alphabetical order", _unsorted(annotations.classes)),
         _finding(
             "ambiguous_only",
             "videos with Ambiguous segments and no others",
-            (
-                (v.video_id, f"{len(v.ambiguous)} Ambiguous")
-                for v in videos
-                if v.ambiguous and not v.instances
-            ),
+            ((v.video_id, f"{len(v.ambiguous)} Ambiguous") for v in videos if v.ambiguous and not v.instances),
         ),
         _finding(
             "known_exclusion",
@@ -183,16 +173,10 @@ def check_features(annotations: AnnotationSet, features: FeatureSet) -> list[Fin
             continue
         covered = features.grid.to_seconds(features.length(video.video_id))
         if video.duration is not None and abs(covered - video.duration) > 2 * features.grid.snippet_seconds:
-            odd.append(
-                (video.video_id, f"features cover {covered:.2f} s, annotated are {video.duration:.2f} s")
-            )
+            odd.append((video.video_id, f"features cover {covered:.2f} s, annotated are {video.duration:.2f} s"))
     findings = [
-        _finding(
-            "missing_features", f"videos without features in all of {', '.join(features.streams)}", absent
-        ),
-        _finding(
-            "feature_length", "videos with features longer or shorter than they are by over two snippets", odd
-        ),
+        _finding("missing_features", f"videos without features in all of {', '.join(features.streams)}", absent),
+        _finding("feature_length", "videos with features longer or shorter than they are by over two snippets", odd),
     ]
     return [finding for finding in findings if finding.count]
 

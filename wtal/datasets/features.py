@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
-from feature_extraction.store import Stream, encode_id, open_streams
+from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.stream import Stream, encode_id, open_streams
+from wtal.config.load import Config
 
 
 class FeatureSet:
@@ -22,9 +23,7 @@ class FeatureSet:
     that `test/video_test_0000004.mp4` is found for `video_test_0000004`.
     """
 
-    def __init__(
-        self, store_root: Path, streams: Sequence[str] = ("rgb", "flow", "clip"), prefix: str = ""
-    ) -> None:
+    def __init__(self, store_root: Path, streams: Sequence[str] = ("rgb", "flow", "clip"), prefix: str = "") -> None:
         """`prefix` is put before a video's id to find its features.
 
         Raises `UserError` for a missing store or stream, and for streams on different time grids.
@@ -61,8 +60,7 @@ class FeatureSet:
         if max(lengths.values()) - shortest > 1:
             said = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise UserError(
-                f"{self.root}: the streams of video {video_id!r} differ in length ({said} snippets); "
-                "extract it again"
+                f"{self.root}: the streams of video {video_id!r} differ in length ({said} snippets); extract it again"
             )
         if shortest == 0:
             raise UserError(f"{self.root}: video {video_id!r} has no snippets; extract it again")
@@ -79,9 +77,7 @@ class FeatureSet:
         try:
             return float(stream.sidecar(key)["duration"])
         except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{stream.sidecar_path(key)}: no 'duration' in seconds; extract it again"
-            ) from None
+            raise UserError(f"{stream.sidecar_path(key)}: no 'duration' in seconds; extract it again") from None
 
     @functools.cached_property
     def _stored(self) -> set[str]:
@@ -137,9 +133,7 @@ def available(
             "do the ids fit (data.features_prefix)?"
         )
     if lack and missing == "error":
-        raise UserError(
-            f"{features.root}: {missing_message(lack, len(wanted))}; extract them or set data.missing=skip"
-        )
+        raise UserError(f"{features.root}: {missing_message(lack, len(wanted))}; extract them or set data.missing=skip")
     return have, lack
 
 
@@ -147,3 +141,10 @@ def missing_message(lack: Sequence[str], total: int) -> str:
     """A phrase that counts and names videos without features."""
     more = ", ..." if len(lack) > 5 else ""
     return f"no features for {len(lack)} of {total} videos: {', '.join(lack[:5])}{more}"
+
+
+def open_features(config: Config, store: Path | None = None) -> FeatureSet:
+    """The feature store of `data.features`, or another one, of new videos."""
+    if store is None and not config.data.features:
+        raise UserError("data.features is not set; name the feature store that `wtal extract` wrote")
+    return FeatureSet(store or Path(config.data.features), config.data.streams, config.data.features_prefix)

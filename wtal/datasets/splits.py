@@ -5,8 +5,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 from feature_extraction.errors import UserError
+from wtal.config.data import DataSettings
 from wtal.datasets.annotations import AnnotationSet
-from wtal.datasets.settings import DataSettings
 
 EXCLUSIONS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -48,9 +48,7 @@ def split(annotations: AnnotationSet, settings: DataSettings) -> Splits:
     require_labels(training)
     held_out = hold_out(training, settings.held_out, settings.held_out_seed)
     kept = [video_id for video_id in training.videos if video_id not in held_out]
-    return Splits(
-        _pick(training, kept), _pick(training, sorted(held_out)), annotations.subset(*settings.test_subset)
-    )
+    return Splits(_pick(training, kept), _pick(training, sorted(held_out)), annotations.subset(*settings.test_subset))
 
 
 def require_labels(training: AnnotationSet) -> None:
@@ -95,6 +93,4 @@ def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
 
 
 def _pick(annotations: AnnotationSet, video_ids: list[str]) -> AnnotationSet:
-    return AnnotationSet(
-        annotations.classes, {video_id: annotations.videos[video_id] for video_id in video_ids}
-    )
+    return AnnotationSet(annotations.classes, {video_id: annotations.videos[video_id] for video_id in video_ids})

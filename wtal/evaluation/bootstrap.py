@@ -19,8 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection
-from wtal.evaluation.detection import (
+from wtal.evaluation.detection.protocols import (
     Assignment,
     DetectionResult,
     Protocol,
@@ -29,10 +30,29 @@ from wtal.evaluation.detection import (
     result_of,
     rows_by_class,
 )
-from wtal.evaluation.settings import BootstrapSettings
 
 BLOCK_VALUES = 1 << 22
 """Resamples times detections of a class at a time: bounds the memory."""
+
+
+@dataclass(frozen=True)
+class BootstrapSettings:
+    """How confidence intervals over videos are drawn."""
+
+    resamples: int = 1000
+    """Draws of videos with replacement."""
+    confidence: float = 0.95
+    """Share of the draws inside the interval, between 0 and 1."""
+    seed: int = 0
+    """Of the draws: the same seed gives the same interval."""
+
+    def __post_init__(self) -> None:
+        if self.resamples < 2:
+            raise UserError(f"bootstrap resamples must be at least 2, got {self.resamples}")
+        if not 0 < self.confidence < 1:
+            raise UserError(f"confidence must be between 0 and 1, got {self.confidence}")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, got {self.seed}")
 
 
 @dataclass(frozen=True)
@@ -113,9 +133,7 @@ def bootstrap_map(
     settings: BootstrapSettings | None = None,
 ) -> BootstrapResult:
     """`detection_map` with an interval for each mAP. Arguments and errors as there."""
-    return intervals_of(
-        assign(ground_truth, predictions, protocol, tiou), protocol, settings or BootstrapSettings()
-    )
+    return intervals_of(assign(ground_truth, predictions, protocol, tiou), protocol, settings or BootstrapSettings())
 
 
 def intervals_of(assignment: Assignment, protocol: str, settings: BootstrapSettings) -> BootstrapResult:
@@ -182,9 +200,7 @@ def resampled_map(assignment: Assignment, rules: Protocol, weight_RV: np.ndarray
                 weight = weight_RN if counted.all() else weight_RN[:, counted]
                 ap_R = rules.resampled_precision(hit[counted], weight, positives_R[part])
                 total_RK[part, k] += np.nan_to_num(ap_R, nan=0.0)
-    return np.divide(
-        total_RK, classes_R[:, None], out=np.full(total_RK.shape, np.nan), where=classes_R[:, None] > 0
-    )
+    return np.divide(total_RK, classes_R[:, None], out=np.full(total_RK.shape, np.nan), where=classes_R[:, None] > 0)
 
 
 def _with_intervals(
@@ -197,9 +213,7 @@ def _with_intervals(
     return BootstrapResult(result, each, average, settings), mAP_RK
 
 
-def _interval(
-    value: float, draws_R: np.ndarray, settings: BootstrapSettings, lowest: float = 0.0
-) -> Interval:
+def _interval(value: float, draws_R: np.ndarray, settings: BootstrapSettings, lowest: float = 0.0) -> Interval:
     outside = (1 - settings.confidence) / 2
     # no interval leaves the values that there are: mAP 0 to 1, differences -1 to 1
     low, high = np.clip(np.quantile(_reflected(value, draws_R), [outside, 1 - outside]), lowest, 1.0)

@@ -1,6 +1,6 @@
 """How well video-level classes are told: mean average precision over classes, hit@1 and GAP.
 
-Ties are pessimistic, as in `wtal.evaluation.tagging`: at equal scores the negatives come first, so that no
+Ties are pessimistic, as in `wtal.evaluation.classification`: at equal scores the negatives come first, so that no
 result hangs on the order of the videos.
 
 Legend: V videos, C classes.
@@ -8,13 +8,13 @@ Legend: V videos, C classes.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection
-from wtal.evaluation.average_precision import ranked_pessimistically
+from wtal.evaluation.detection.average_precision import ranked_pessimistically
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,7 @@ def classification_map(
     """
     score_VC, label_VC = np.asarray(score_VC, dtype=np.float64), np.asarray(label_VC, dtype=bool)
     if score_VC.shape != label_VC.shape or score_VC.shape[1] != len(classes):
-        raise UserError(
-            f"scores {score_VC.shape}, labels {label_VC.shape} and {len(classes)} classes do not fit"
-        )
+        raise UserError(f"scores {score_VC.shape}, labels {label_VC.shape} and {len(classes)} classes do not fit")
     if np.isnan(score_VC).any():
         raise UserError(f"{int(np.isnan(score_VC).sum())} video scores are not numbers")
     if not label_VC.any():
@@ -63,9 +61,7 @@ def classification_map(
     present = np.flatnonzero(label_VC.any(axis=0))
     offered_VC = score_VC > -math.inf
     ap = [
-        ranked_pessimistically(
-            score_VC[offered_VC[:, c], c], label_VC[offered_VC[:, c], c], int(label_VC[:, c].sum())
-        )
+        ranked_pessimistically(score_VC[offered_VC[:, c], c], label_VC[offered_VC[:, c], c], int(label_VC[:, c].sum()))
         for c in present
     ]
     labelled = np.flatnonzero(label_VC.any(axis=1))
@@ -82,9 +78,7 @@ def classification_map(
     )
 
 
-def video_map(
-    ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]
-) -> ClassificationResult:
+def video_map(ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]) -> ClassificationResult:
     """`classification_map` of detections: a video's score for a class is its best detection's; without one
     the class is not offered.
 
@@ -102,3 +96,111 @@ def video_map(
                 # max() would let a NaN through or not depending on the order
                 score_VC[v, c] = np.maximum(score_VC[v, c], detection.score)
     return classification_map(score_VC, label_VC, ground_truth.classes)
+
+
+@dataclass(frozen=True)
+class TaggingResult:
+    """All of them, 0..1."""
+
+    gap: float
+    hit_at_1: float
+    perr: float
+    video_map: float
+    """Mean over the classes that have positives of the average precision over all videos (FCVID, CCV
+    style)."""
+    map_top20: float
+    """The same where each video only offers its 20 highest classes (YouTube-8M's mAP)."""
+    top_k: int
+    videos: int
+
+    def as_dict(self) -> dict[str, float]:
+        """The fields by name."""
+        return asdict(self)
+
+
+def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:
+    """Every metric of this module. Raises `UserError` for shapes that differ, scores that are not finite, no
+    positive."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    return TaggingResult(
+        global_average_precision(score_NC, label_NC, top_k),
+        hit_at_one(score_NC, label_NC),
+        precision_at_equal_recall_rate(score_NC, label_NC),
+        score_map(score_NC, label_NC),
+        score_map(score_NC, label_NC, top_k),
+        top_k,
+        len(score_NC),
+    )
+
+
+def global_average_precision(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> float:
+    """GAP@k: every video keeps its k highest classes; all kept pairs of all videos form one ranked list.
+
+    GAP = sum_i precision(i) rel(i) / M, M being all positives of the set, also those that no video kept.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    kept_NC = _kept(score_NC, label_NC, top_k)
+    return ranked_pessimistically(score_NC[kept_NC], label_NC[kept_NC], int(label_NC.sum()))
+
+
+def hit_at_one(score_NC: np.ndarray, label_NC: np.ndarray) -> float:
+    """Share of videos whose highest class is one of their labels; a video without labels is a miss."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    return float(label_NC[np.arange(len(label_NC)), _ranked(score_NC, label_NC)[:, 0]].mean())
+
+
+def precision_at_equal_recall_rate(score_NC: np.ndarray, label_NC: np.ndarray) -> float:
+    """PERR: precision among a video's n highest classes, n being how many labels it has; mean over videos.
+
+    As in the reference, classes with a score of 0 do not count as hits, and a video without labels counts 0.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    order_NC = _ranked(score_NC, label_NC)
+    count_N = label_NC.sum(axis=1)
+    within_NC = np.arange(label_NC.shape[1]) < count_N[:, None]
+    hit_NC = np.take_along_axis(label_NC & (score_NC > 0), order_NC, axis=1) & within_NC
+    return float((hit_NC.sum(axis=1) / np.maximum(count_N, 1)).mean())
+
+
+def score_map(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int | None = None) -> float:
+    """Non-interpolated average precision of each class over the videos, mean over classes with a positive.
+
+    With `top_k` each video offers only its k highest classes, and positives outside of them stay unfound.
+    """
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    ap_C = average_precision_per_class(score_NC, label_NC, top_k)
+    return float(np.nanmean(ap_C))
+
+
+def average_precision_per_class(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int | None = None) -> np.ndarray:
+    """`[C]`, NaN for classes without a positive."""
+    score_NC, label_NC = _checked(score_NC, label_NC)
+    kept_NC = np.ones_like(label_NC) if top_k is None else _kept(score_NC, label_NC, top_k)
+    ap_C = np.full(label_NC.shape[1], np.nan)
+    for c in np.flatnonzero(label_NC.any(axis=0)):
+        kept_N = kept_NC[:, c]
+        ap_C[c] = ranked_pessimistically(score_NC[kept_N, c], label_NC[kept_N, c], int(label_NC[:, c].sum()))
+    return ap_C
+
+
+def _ranked(score_NC: np.ndarray, label_NC: np.ndarray) -> np.ndarray:
+    return np.lexsort((label_NC, -score_NC), axis=1)
+
+
+def _kept(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int) -> np.ndarray:
+    if top_k < 1:
+        raise UserError(f"top_k must be at least 1, got {top_k}")
+    kept_NC = np.zeros(score_NC.shape, bool)
+    np.put_along_axis(kept_NC, _ranked(score_NC, label_NC)[:, :top_k], True, axis=1)
+    return kept_NC
+
+
+def _checked(score_NC: np.ndarray, label_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    score_NC, label_NC = np.asarray(score_NC, np.float64), np.asarray(label_NC) > 0
+    if score_NC.ndim != 2 or score_NC.shape != label_NC.shape:
+        raise UserError(f"scores {score_NC.shape} and labels {label_NC.shape} must both be [videos, classes]")
+    if not np.isfinite(score_NC).all():
+        raise UserError("scores must be finite numbers")
+    if not label_NC.any():
+        raise UserError("no video has a label: nothing to measure")
+    return score_NC, label_NC

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance
 
 MOST_SNIPPETS = 2.0**50
@@ -39,9 +39,7 @@ class FrameMIoU:
     def as_dict(self) -> dict:
         """Plain values for JSON (null for NaN)."""
         values = {"fg_miou": self.foreground, "bg_miou": self.background, "confident": self.confident}
-        return {key: None if math.isnan(value) else value for key, value in values.items()} | {
-            "pairs": self.pairs
-        }
+        return {key: None if math.isnan(value) else value for key, value in values.items()} | {"pairs": self.pairs}
 
 
 def frame_miou(
@@ -124,9 +122,7 @@ def _first_centre(seconds_N: np.ndarray, grid: TimeGrid, length: int) -> np.ndar
     return first_N
 
 
-def _mask(
-    start_N: np.ndarray, stop_N: np.ndarray, class_N: np.ndarray, length: int, classes: int
-) -> np.ndarray:
+def _mask(start_N: np.ndarray, stop_N: np.ndarray, class_N: np.ndarray, length: int, classes: int) -> np.ndarray:
     mask_TC = np.zeros((length, classes), dtype=bool)
     for start, stop, c in zip(start_N.tolist(), stop_N.tolist(), class_N.tolist(), strict=True):
         mask_TC[start:stop, c] = True

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wtal.config.evaluation import ACTIVITYNET_TIOU, check_tiou
 from wtal.datasets.annotations import AnnotationSet, Detection
-from wtal.evaluation.arrays import Problem, build_problem
-from wtal.evaluation.matching import intersection_over_union
-from wtal.evaluation.settings import ACTIVITYNET_TIOU, check_tiou
+from wtal.evaluation.detection.arrays import Problem, build_problem
+from wtal.evaluation.detection.matching import intersection_over_union
 
 POINTS = (1, 5, 10, 50, 100)
 """Numbers of proposals that are printed."""
@@ -104,9 +104,7 @@ def _rank_that_recalls(problem: Problem, threshold_K: np.ndarray) -> np.ndarray:
         if not len(rows):
             continue
         for g in np.flatnonzero(truth.video == video):
-            overlap = intersection_over_union(
-                found.start[rows], found.end[rows], truth.start[g], truth.end[g]
-            )
+            overlap = intersection_over_union(found.start[rows], found.end[rows], truth.start[g], truth.end[g])
             near_KN = overlap >= threshold_K[:, None]
             rank_KG[:, g] = np.where(near_KN.any(axis=1), near_KN.argmax(axis=1), np.inf)
     return rank_KG

@@ -93,15 +93,11 @@ def event_f1(
         for label in ours.keys() | theirs.keys():
             ref, est = ours.get(label, ()), theirs.get(label, ())
             matched = _matches(ref, est, onset_collar, offset_collar, offset_share)
-            counts[label] = counts.get(label, Counts()) + Counts(
-                matched, len(est) - matched, len(ref) - matched
-            )
+            counts[label] = counts.get(label, Counts()) + Counts(matched, len(est) - matched, len(ref) - matched)
     return F1Result(dict(sorted(counts.items())))
 
 
-def _matches(
-    ref: Collection[Event], est: Collection[Event], onset: float, offset: float, share: float
-) -> int:
+def _matches(ref: Collection[Event], est: Collection[Event], onset: float, offset: float, share: float) -> int:
     if not ref or not est:
         return 0
     ref_start, ref_end = np.array([(e.start, e.end) for e in ref], np.float64).T[:, :, None]
@@ -109,11 +105,7 @@ def _matches(
     # without an epsilon: adding one moves the DESED numbers away from the published evaluator's
     allowed = np.maximum(offset, share * (ref_end - ref_start))
     fits = (np.abs(ref_start - est_start) <= onset) & (np.abs(ref_end - est_end) <= allowed)
-    return (
-        int((maximum_bipartite_matching(csr_matrix(fits), perm_type="column") >= 0).sum())
-        if fits.any()
-        else 0
-    )
+    return int((maximum_bipartite_matching(csr_matrix(fits), perm_type="column") >= 0).sum()) if fits.any() else 0
 
 
 def segment_f1(reference: Events, estimate: Events, *, segment: float = 1.0) -> F1Result:
@@ -123,9 +115,7 @@ def segment_f1(reference: Events, estimate: Events, *, segment: float = 1.0) -> 
         ours, theirs = _by_label(reference.get(clip, ())), _by_label(estimate.get(clip, ()))
         for label in ours.keys() | theirs.keys():
             ref, est = _cells(ours.get(label, ()), segment), _cells(theirs.get(label, ()), segment)
-            counts[label] = counts.get(label, Counts()) + Counts(
-                len(ref & est), len(est - ref), len(ref - est)
-            )
+            counts[label] = counts.get(label, Counts()) + Counts(len(ref & est), len(est - ref), len(ref - est))
     return F1Result(dict(sorted(counts.items())))
 
 
@@ -135,9 +125,7 @@ def clip_f1(reference: Mapping[str, Collection[str]], estimate: Mapping[str, Col
     for clip in _clips(reference, estimate):
         ours, theirs = set(reference.get(clip, ())), set(estimate.get(clip, ()))
         for label in ours | theirs:
-            here = Counts(
-                int(label in ours & theirs), int(label in theirs - ours), int(label in ours - theirs)
-            )
+            here = Counts(int(label in ours & theirs), int(label in theirs - ours), int(label in ours - theirs))
             counts[label] = counts.get(label, Counts()) + here
     return F1Result(dict(sorted(counts.items())))
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from wtal.evaluation.bootstrap import BootstrapResult, Comparison, Interval
 from wtal.evaluation.classification import ClassificationResult
-from wtal.evaluation.detection import DetectionResult
-from wtal.evaluation.diagnosis import KINDS, Diagnosis
+from wtal.evaluation.detection.protocols import DetectionResult
+from wtal.evaluation.diagnosis.diagnose import KINDS, Diagnosis
 from wtal.evaluation.frame_miou import FrameMIoU
 from wtal.evaluation.proposals import POINTS, AverageRecall
 
@@ -52,16 +52,13 @@ def evaluation_table(
         values = (f"{name} {percent(value)}" for name, value in result.averages.items())
         parts.append("averages: " + "   ".join(values))
     if frames is not None:
-        parts.append(
-            f"frame mIoU %: foreground {percent(frames.foreground)}   background {percent(frames.background)}"
-        )
+        parts.append(f"frame mIoU %: foreground {percent(frames.foreground)}   background {percent(frames.background)}")
     if proposals is not None:
         points = "   ".join(f"AR@{n} {percent(proposals.at(n))}" for n in POINTS)
         parts.append(f"proposals %: {points}   AUC {percent(proposals.auc)}")
     if videos is not None:
         parts.append(
-            f"video labels %: mAP {percent(videos.mAP)}   hit@1 {percent(videos.hit_at_1)}   "
-            f"GAP {percent(videos.gap)}"
+            f"video labels %: mAP {percent(videos.mAP)}   hit@1 {percent(videos.hit_at_1)}   GAP {percent(videos.gap)}"
         )
     parts.append(
         f"{result.videos} videos, {int(result.instances_C.sum())} instances of "
@@ -115,9 +112,7 @@ def diagnosis_table(diagnosis: Diagnosis) -> str:
     ]
     for name, reports in diagnosis.bins.items():
         rows = [[r.label, str(r.instances), percent(r.ap_n), percent(r.missed)] for r in reports]
-        parts.append(
-            text_table([f"{name} ({diagnosis.units[name]})", "instances", "AP_N %", "missed %"], rows)
-        )
+        parts.append(text_table([f"{name} ({diagnosis.units[name]})", "instances", "AP_N %", "missed %"], rows))
     if diagnosis.confusions:
         rows = [[f"{predicted} for {actual}", str(n)] for predicted, actual, n in diagnosis.confusions[:5]]
         parts.append(text_table(["most frequent confusions", "detections"], rows))

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from feature_extraction.errors import UserError
+from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection
 from wtal.inference import proposals as _proposals
 from wtal.inference.nms import suppress
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,7 @@ def detect_arrays(
         return signals[name, scaling]
 
     length = len(scores.frame_TC) * settings.upsample
-    parts = [
-        _proposals.propose(signal(p.signal, p.scaling), np.asarray(p.thresholds)) for p in settings.passes
-    ]
+    parts = [_proposals.propose(signal(p.signal, p.scaling), np.asarray(p.thresholds)) for p in settings.passes]
     found = _proposals.join(parts, length) if len(parts) > 1 else parts[0]
     if settings.min_length:
         found = found[found.end_N - found.start_N >= settings.min_length * settings.upsample]
@@ -107,9 +105,7 @@ def fuse(scores: VideoScores, other: VideoScores | None, settings: InferenceSett
     if settings.fusion == "none":
         return scores
     if other is None:
-        raise UserError(
-            f"inference.fusion={settings.fusion} needs the scores of both branches, and one is missing"
-        )
+        raise UserError(f"inference.fusion={settings.fusion} needs the scores of both branches, and one is missing")
     if scores.frame_TC.shape[1] != other.frame_TC.shape[1] or scores.grid != other.grid:
         raise UserError("inference.fusion: the two branches' scores differ in classes or time grid")
     length = min(len(scores.frame_TC), len(other.frame_TC))

@@ -4,14 +4,20 @@ Legend: T snippets, C classes.
 """
 
 import zipfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
-from feature_extraction.grid import TimeGrid
+from feature_extraction.store.grid import TimeGrid
+from wtal.datasets.features import FeatureSet
+from wtal.models.branch import BranchOutput, masked_min_max
+from wtal.models.streams import StreamedBranch
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,7 @@ class VideoScores:
                 f"frame_TC {self.frame_TC.shape} and video_C {self.video_C.shape} do not fit [T, C] and [C]"
             )
         if self.attention_T is not None and self.attention_T.shape != self.frame_TC.shape[:1]:
-            raise ValueError(
-                f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}"
-            )
+            raise ValueError(f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}")
 
     def save(self, path: Path) -> None:
         """Write to an npz file, whole or not at all."""
@@ -75,3 +79,32 @@ class VideoScores:
             # a damaged archive comes as anything from EOFError over BadZipFile and zlib.error to TokenError
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"{path}: not a score file of wtal ({reason})") from None
+
+
+@torch.no_grad()
+def score_videos(
+    branch: StreamedBranch, features: FeatureSet, ids: Sequence[str], device: torch.device
+) -> Iterator[tuple[BranchOutput, Tensor]]:
+    """Output of `branch` (in evaluation mode) on each whole video, one after the other, with its mask `[1, T]`."""
+    training = branch.training
+    branch.eval()
+    try:
+        made = branch.once()
+        for video_id in ids:
+            streams = features.read(video_id)
+            feature = {
+                name: torch.from_numpy(streams[name].astype(np.float32))[None].to(device) for name in branch.streams
+            }
+            mask_BT = torch.ones(next(iter(feature.values())).shape[:2], dtype=torch.bool, device=device)
+            yield branch(feature, mask_BT, made), mask_BT
+    finally:
+        branch.train(training)
+
+
+def frame_scores(output: BranchOutput, mask_BT: Tensor, rule: str) -> Tensor:
+    """Frame scores 0..1 `[B, T, C]`: P itself (`probability`) or logits min-max scaled per video and class."""
+    if rule == "probability":
+        return output.p_BTC
+    if rule == "minmax":
+        return masked_min_max(output.logit_BTC, mask_BT)
+    raise ValueError(f"score rule {rule!r} is not one of 'probability', 'minmax'")

@@ -58,8 +58,6 @@ def events_from_scores(
             last = end * frame_seconds if duration is None else min(end * frame_seconds, duration)
             if last > start * frame_seconds:
                 events.append(
-                    Detection(
-                        float(start * frame_seconds), float(last), label, float(score_TC[start:end, c].max())
-                    )
+                    Detection(float(start * frame_seconds), float(last), label, float(score_TC[start:end, c].max()))
                 )
     return events

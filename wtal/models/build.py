@@ -4,26 +4,26 @@ Legend: C classes, D feature width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feature_extraction.clip import FrozenClip
 from feature_extraction.errors import UserError
-from wtal.models.branch import BranchOutput
-from wtal.models.cbp.backbones import ConvolutionBackbone, MultiScaleBackbone, TransformerBackbone
-from wtal.models.cbp.consensus import ConsensusNet
-from wtal.models.cbp.evidential import EvidentialNet
-from wtal.models.cbp.magnitude import MagnitudeNet
-from wtal.models.cbp.pooled import PooledCBP
-from wtal.models.fusion import AverageStreams, ConcatenateStreams
-from wtal.models.pooling import make_pooling
-from wtal.models.prompts import FixedText, LearnedPrompts, precomputed_embeddings, template_embeddings
-from wtal.models.published_settings import ConsensusSettings, EvidentialSettings, loss_weights
-from wtal.models.settings import CBPSettings, VLPSettings
-from wtal.models.several import SeveralVLP
-from wtal.models.vlp import VLP
+from feature_extraction.networks.clip import FrozenClip, load_clip
+from wtal.config.load import Config
+from wtal.config.models import CBPSettings, ConsensusSettings, EvidentialSettings, VLPSettings, loss_weights
+from wtal.config.shipped import resolve
+from wtal.datasets.features import FeatureSet
+from wtal.models.cbp.co2net import ConsensusNet
+from wtal.models.cbp.delu import EvidentialNet
+from wtal.models.cbp.pooled import ConvolutionBackbone, MultiScaleBackbone, PooledCBP, TransformerBackbone
+from wtal.models.cbp.um import MagnitudeNet
+from wtal.models.pooling.head import make_pooling
+from wtal.models.streams import ConcatenateStreams, NoNorm, StandardNorm, StreamedBranch, UnitNorm, _AverageWith
+from wtal.models.vlp import VLP, FixedText, LearnedPrompts, SeveralVLP, precomputed_embeddings, template_embeddings
 
 BACKBONES: dict[str, Callable[[CBPSettings, int], nn.Module]] = {
     "transformer": lambda s, width_in: TransformerBackbone(
@@ -96,53 +96,6 @@ PLUG_INS: dict[str, Callable[[CBPSettings, Sequence[int], int, int], nn.Module]]
 }
 
 
-class StreamedBranch(nn.Module):
-    """A branch with its input streams: picks, scales and joins them, then runs `branch` on `[B, T, D]`."""
-
-    def __init__(self, streams: Sequence[str], norm: nn.Module, join: nn.Module, branch: nn.Module) -> None:
-        super().__init__()
-        self.streams = tuple(streams)
-        self.norm, self.join, self.branch = norm, join, branch
-        self.feature_dim = branch.feature_dim
-        self.pair_sampling = getattr(branch, "pair_sampling", False)
-
-    def once(self) -> Tensor | None:
-        """What the branch makes of its weights alone (class texts); none where there is no such thing."""
-        return self.branch.once() if hasattr(self.branch, "once") else None
-
-    def forward(self, feature: Mapping[str, Tensor], mask_BT: Tensor, made: Tensor | None = None) -> BranchOutput:
-        """`made`: what `once` returned, to save its work where many batches meet the same weights."""
-        joined_BTD = self.join([self.norm(name, feature[name]) for name in self.streams])
-        return self.branch(joined_BTD, mask_BT) if made is None else self.branch(joined_BTD, mask_BT, made)
-
-
-class StandardNorm(nn.Module):
-    """Each stream scaled by mean and deviation per dimension, measured once on the training videos."""
-
-    def __init__(self, statistics: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-        super().__init__()
-        for name, (mean_D, deviation_D) in statistics.items():
-            self.register_buffer(f"{name}_mean_D", mean_D)
-            self.register_buffer(f"{name}_deviation_D", deviation_D)
-
-    def forward(self, name: str, x_BTD: Tensor) -> Tensor:
-        return (x_BTD - getattr(self, f"{name}_mean_D")) / getattr(self, f"{name}_deviation_D")
-
-
-class UnitNorm(nn.Module):
-    """Each snippet's feature scaled to length sqrt(D), so that its entries stay near 1."""
-
-    def forward(self, name: str, x_BTD: Tensor) -> Tensor:
-        return nn.functional.normalize(x_BTD, dim=-1) * x_BTD.shape[-1] ** 0.5
-
-
-class NoNorm(nn.Module):
-    """Features as they are."""
-
-    def forward(self, name: str, x_BTD: Tensor) -> Tensor:
-        return x_BTD
-
-
 def build_cbp(
     settings: CBPSettings,
     dims: Mapping[str, int],
@@ -182,18 +135,6 @@ def build_cbp(
     else:
         branch = PLUG_INS[settings.name](settings, own_widths, join.feature_dim, num_classes)
     return StreamedBranch(streams, norms[settings.input_norm](), join, branch)
-
-
-class _AverageWith(nn.Module):
-    """I3D streams side by side, averaged with a linear map of the last stream."""
-
-    def __init__(self, own: ConcatenateStreams, width: int) -> None:
-        super().__init__()
-        self.own, self.average = own, AverageStreams((own.feature_dim, width))
-        self.feature_dim = own.feature_dim
-
-    def forward(self, streams: list[Tensor]) -> Tensor:
-        return self.average([self.own(streams[:-1]), streams[-1]])
 
 
 def _unit(streams: Sequence[str], dims: Mapping[str, int]) -> dict[str, tuple[Tensor, Tensor]]:
@@ -255,3 +196,116 @@ def build_raw_vlp(width: int, text_CD: Tensor, scale: float, stream: str) -> Str
     """Frozen CLIP as a branch: cosine of each frame with each class text, nothing trained (row `vlp_raw`)."""
     branch = VLP(FixedText(text_CD), width, 0, 1, 0, 0.0, scale, False, None, "softmax")
     return StreamedBranch((stream,), NoNorm(), ConcatenateStreams((width,)), branch)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The networks of a run. `raw_vlp` is frozen CLIP with a fixed text. A run of the CBP branch alone on features
+    without CLIP's has neither VLP."""
+
+    cbp: StreamedBranch
+    vlp: StreamedBranch | None
+    raw_vlp: StreamedBranch | None
+
+
+def has_vlp(config: Config) -> bool:
+    """Whether the run has a VLP branch: only a warm-up on features without its stream goes without."""
+    streams = {name.split("-")[0] for name in config.data.streams}
+    return config.vlp.stream.split("-")[0] in streams or config.schedule.strategy != "warmup_only"
+
+
+def build_branches(
+    config: Config, features: FeatureSet, classes: Sequence[str], train_ids: Sequence[str] = ()
+) -> Branches:
+    """Both branches with fresh weights drawn from the seed, and frozen CLIP.
+
+    `train_ids`: videos that input statistics and first biases are measured on; none where a checkpoint will be
+    loaded, which holds them. The text tower is loaded only where texts are not precomputed.
+    """
+    torch.manual_seed(config.seed)
+    dims = features.dims
+    vlp = has_vlp(config)
+    models = [config.vlp, *models_beside(config)]
+    for model in models if vlp else ():
+        if model.stream not in dims:
+            raise UserError(f"vlp.stream {model.stream!r} is not in the feature store, which has: {', '.join(dims)}")
+    statistics = None
+    if config.cbp.input_norm == "standard" and train_ids:
+        own = [*config.cbp.streams, *([config.vlp.stream] if config.cbp.early_fusion != "none" else [])]
+        statistics = stream_statistics(features, train_ids, own)
+    typical = float(np.median([min(features.length(v), config.optimizer.snippets) for v in train_ids] or [100]))
+    cbp = build_cbp(config.cbp, dims, len(classes), config.vlp.stream, typical, statistics)
+    if not vlp:
+        return Branches(cbp, None, None)
+    towers = [(config.extraction.clip_model, config.extraction.clip_pretrained)]
+    towers += [(more.clip_model, more.clip_pretrained) for more in config.vlp.more]
+    built = [_vlp_of(model, tower, features, classes, train_ids) for model, tower in zip(models, towers, strict=True)]
+    return Branches(cbp, *(join_vlps(branches) for branches in zip(*built, strict=True)))
+
+
+def models_beside(config: Config) -> list[VLPSettings]:
+    """The models of `vlp.more`, each as settings of a branch of its own."""
+    return [
+        replace(
+            config.vlp, stream=more.stream, text_embeddings=more.text_embeddings,
+            scale=more.scale or config.vlp.scale, more=(),
+        )
+        for more in config.vlp.more
+    ]  # fmt: skip
+
+
+def _vlp_of(
+    settings: VLPSettings,
+    tower: tuple[str | None, str | None],
+    features: FeatureSet,
+    classes: Sequence[str],
+    train_ids: Sequence[str],
+) -> tuple[StreamedBranch, StreamedBranch]:
+    """A trainable VLP branch of one model, and the same frozen."""
+    clip = None if settings.text == "precomputed" else text_tower(*tower)
+    width = features.dims[settings.stream]
+    if clip is not None and clip.embed_dim != width:
+        raise UserError(
+            f"stream {settings.stream!r} has width {width}, but the text tower {tower[0]!r} "
+            f"gives {clip.embed_dim}; set extraction.clip_model to the model that made the features"
+        )
+    scale = settings.scale or (clip.logit_scale if clip is not None else 100.0)
+    text_CD = fixed_text(settings, classes, clip)
+    bias_start = -scale * mean_cosine(features, train_ids, settings.stream, text_CD)
+    branch = build_vlp(settings, width, classes, clip, bias_start, scale)
+    return branch, build_raw_vlp(width, text_CD, scale, settings.stream)
+
+
+def text_tower(model: str, pretrained: str | None) -> FrozenClip:
+    """A CLIP model, for its text side."""
+    return load_clip(resolve(model), pretrained and resolve(pretrained), torch.device("cpu"))
+
+
+def stream_statistics(
+    features: FeatureSet, ids: Sequence[str], streams: Sequence[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Mean and deviation `[D]` of each stream over the snippets of `ids`, one video in memory at a time."""
+    statistics = {}
+    for name in dict.fromkeys(streams):
+        count, total_D, square_D = 0, 0.0, 0.0
+        for video_id in ids:
+            x_TD = np.asarray(features.read(video_id)[name], dtype=np.float64)
+            count += len(x_TD)
+            total_D = total_D + x_TD.sum(0)
+            square_D = square_D + (x_TD**2).sum(0)
+        mean_D = total_D / max(count, 1)
+        deviation_D = np.sqrt(np.maximum(square_D / max(count, 1) - mean_D**2, 1e-6))
+        statistics[name] = (torch.from_numpy(mean_D).float(), torch.from_numpy(deviation_D).float())
+    return statistics
+
+
+def mean_cosine(features: FeatureSet, ids: Sequence[str], stream: str, text_CD: Tensor) -> float:
+    """Mean cosine of the training snippets with the class texts."""
+    text_CD = torch.nn.functional.normalize(text_CD, dim=-1)
+    total, count = 0.0, 0
+    for video_id in ids:
+        x_TD = torch.from_numpy(np.asarray(features.read(video_id)[stream], dtype=np.float32))
+        cosine_TC = torch.nn.functional.normalize(x_TD, dim=-1) @ text_CD.T
+        total += cosine_TC.sum().item()
+        count += cosine_TC.numel()
+    return total / max(count, 1)

@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
-from wtal.report.charts import line_chart
+from wtal.datasets.interchange.names import file_names, link
+from wtal.report.charts import line_chart, strip
 from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
-from wtal.report.names import file_names, link
 from wtal.report.payload import video_script
-from wtal.report.strip import strip
-from wtal.runs import RunFolder
+from wtal.training.folder import RunFolder
 
 MARKER = "wtal-report"
 """Name of the file that says a folder is a report, so that only our own folders are written over."""
@@ -84,9 +83,7 @@ def report_run(run: RunFolder, out: Path | None = None, *, bundle: bool = False)
 
 def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
-    rows = [key for key in ROW_NAMES if key in run.results] + [
-        key for key in run.results if key not in ROW_NAMES
-    ]
+    rows = [key for key in ROW_NAMES if key in run.results] + [key for key in run.results if key not in ROW_NAMES]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
     columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
     table = []
@@ -96,14 +93,12 @@ def results_table(run: ReportData) -> dict[str, Any]:
         values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
         table.append((ROW_NAMES.get(key, key), values))
     best = [
-        max((v for v in column if v is not None), default=None)
-        for column in zip(*(v for _, v in table), strict=True)
+        max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)
     ]
     return {
         "columns": columns,
         "rows": [
-            (name, [(v, v is not None and v == b) for v, b in zip(values, best, strict=True)])
-            for name, values in table
+            (name, [(v, v is not None and v == b) for v, b in zip(values, best, strict=True)]) for name, values in table
         ],
     }
 
@@ -131,9 +126,7 @@ def _claim(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: not a folder; name another place for the report")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
-        raise UserError(
-            f"{out}: holds files and is no report of wtal; name an empty or new folder with --out"
-        )
+        raise UserError(f"{out}: holds files and is no report of wtal; name an empty or new folder with --out")
     if (out / MARKER).exists():
         # Pages of videos that are no longer in the run would be stale; media is kept, copying it is the
         # slow part.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from wtal.report.data import Chart
+from wtal.report.data import Chart, ReportVideo
 
 WIDTH, HEIGHT = 520, 220
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 34
@@ -13,9 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 48, 12, 26, 34
 
 def line_chart(chart: Chart) -> Markup:
     """`chart` as an SVG element. Colours come from the page's style sheet (classes `line-0` ... `line-7`)."""
-    steps = [s for curve in chart.curves for s in curve.steps] + [
-        s for _, a, b in chart.phases for s in (a, b)
-    ]
+    steps = [s for curve in chart.curves for s in curve.steps] + [s for _, a, b in chart.phases for s in (a, b)]
     values = [v for curve in chart.curves for v in curve.values if v is not None and math.isfinite(v)]
     if not steps or not values:
         return Markup("")
@@ -32,9 +30,7 @@ def line_chart(chart: Chart) -> Markup:
         return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [
-        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(
-            WIDTH, HEIGHT, chart.title
-        )
+        Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">').format(WIDTH, HEIGHT, chart.title)
     ]
     for number, (name, start, end) in enumerate(chart.phases):
         width = max(0.0, x_at(end) - x_at(start))
@@ -85,9 +81,7 @@ def _line(number: int, name: str, points: Sequence[tuple[float, float | None]]) 
             for x, y in run:
                 parts.append(Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2.5"/>').format(x, y))
         if len(run) > 1:
-            parts.append(
-                Markup('<polyline points="{}"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in run))
-            )
+            parts.append(Markup('<polyline points="{}"/>').format(" ".join(f"{x:.1f},{y:.1f}" for x, y in run)))
     parts.append(Markup("</g>"))
     return Markup("").join(parts)
 
@@ -118,3 +112,46 @@ def ticks(low: float, high: float, count: int) -> list[float]:
 
 def _spread(low: float, high: float) -> tuple[float, float]:
     return (low, high) if high > low else (low, low + 1.0)
+
+
+STRIP_WIDTH = 240
+SHOWN = 40
+"""Detections drawn, surest first: more cannot be told apart at this size."""
+
+
+def strip(video: ReportVideo, classes: Sequence[str]) -> Markup:
+    """An SVG of `STRIP_WIDTH` units over the video's length; colours by class as on the video's page."""
+    index = class_numbers(video, classes)
+    length = (
+        max([video.duration, *(d.end for d in video.detections), *(t.end for t in video.ground_truth or ())]) or 1.0
+    )
+    bars = [(t.start, t.end, index[t.label], 0, 1.0) for t in video.ground_truth or ()]
+    surest = sorted(video.detections, key=lambda d: -d.score)[:SHOWN]
+    top = max((d.score for d in surest), default=0.0) or 1.0
+    bars += [(d.start, d.end, index[d.label], 1, 0.25 + 0.75 * max(0.0, d.score / top)) for d in reversed(surest)]
+    rows = 2 if video.ground_truth is not None else 1
+    cells = Markup("").join(
+        Markup('<rect class="class-{}" x="{:.1f}" y="{}" width="{:.1f}" height="7" fill-opacity="{:.2f}"/>').format(
+            c % 8,
+            STRIP_WIDTH * start / length,
+            1 + 9 * (lane if rows == 2 else 0),
+            max(1.0, STRIP_WIDTH * (end - start) / length),
+            alpha,
+        )
+        for start, end, c, lane, alpha in bars
+    )
+    height = 9 * rows + 1
+    return Markup(
+        '<svg class="strip" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">{}</svg>'
+    ).format(STRIP_WIDTH, height, cells)
+
+
+def class_numbers(video: ReportVideo, classes: Sequence[str]) -> dict[str, int]:
+    """Number of each class, the colour's; names that the run does not know (another class list) come
+    after."""
+    named = {
+        *video.labels,
+        *(t.label for t in video.ground_truth or ()),
+        *(d.label for d in video.detections),
+    }
+    return {name: i for i, name in enumerate([*classes, *sorted(named - set(classes))])}

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection, Instance
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 
 ROW_NAMES = {
     # row of the method: how the pages, tables and figures name it, in the order they show it

@@ -15,10 +15,10 @@ from matplotlib.patches import Patch
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
+from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection, Instance
 from wtal.inference.detect import choose_classes, detect, fuse
 from wtal.inference.scores import VideoScores
-from wtal.inference.settings import InferenceSettings
 from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
 
 FORMATS = ("svg", "png", "pdf")
@@ -33,9 +33,7 @@ def save(figure: Figure, path: Path) -> Path:
     `FORMATS`."""
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
-        raise UserError(
-            f"{path}: the suffix says the format; use one of {', '.join('.' + name for name in FORMATS)}"
-        )
+        raise UserError(f"{path}: the suffix says the format; use one of {', '.join('.' + name for name in FORMATS)}")
     metadata = {"Date": None} if suffix == "svg" else {"CreationDate": None} if suffix == "pdf" else {}
     with (
         warnings.catch_warnings(),
@@ -75,9 +73,7 @@ def timeline_figure(
         second = own.grid.to_seconds(np.arange(len(own.frame_TC)) + 0.5)
         for name in shown:
             if name in classes:
-                axis.plot(
-                    second, own.frame_TC[:, list(classes).index(name)], color=color[name], linewidth=1.2
-                )
+                axis.plot(second, own.frame_TC[:, list(classes).index(name)], color=color[name], linewidth=1.2)
         axis.set_ylim(-0.03, 1.03)
         axis.set_yticks([0, 1])
         _name(axis, f"{ROW_NAMES[row]}\nprobability")
@@ -102,9 +98,7 @@ def map_figure(data: ReportData) -> Figure:
     """mAP over tIoU, a line for each row. Raises `UserError` for a run without results."""
     rows = [row for row in ROW_NAMES if (data.results.get(row) or {}).get("mAP")]
     if not rows:
-        raise UserError(
-            "the run has no mAP: its videos have no ground-truth segments, or it was not predicted yet"
-        )
+        raise UserError("the run has no mAP: its videos have no ground-truth segments, or it was not predicted yet")
     figure = Figure(figsize=(5, 3.6))
     axis = figure.subplots()
     for row in rows:

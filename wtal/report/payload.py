@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
+from wtal.config.strict import plain
 from wtal.inference.detect import choose_classes, detect_arrays, fuse
 from wtal.inference.scores import VideoScores
+from wtal.report.charts import class_numbers
 from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
-from wtal.report.strip import class_numbers
-from wtal.strict import plain
 
 MAIN_ROW = "ours"
 """The row whose detections are the run's `predictions.json`."""

@@ -10,15 +10,14 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from wtal.config import Config
+from wtal.config.load import Config
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
-from wtal.datasets.load import load_annotations
-from wtal.evaluation.detection import assign, detection_map
+from wtal.datasets.formats.by_name import load_annotations
+from wtal.evaluation.detection.protocols import assign, detection_map
 from wtal.inference.scores import VideoScores
-from wtal.report.curves import training_charts
-from wtal.report.data import Errors, ReportData, ReportVideo, Table
+from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
-from wtal.runs import ROWS, RunFolder
+from wtal.training.folder import ROWS, RunFolder
 
 VIDEO_TIOU = 0.5
 """tIoU of the per-video numbers and of the diagnosis."""
@@ -56,9 +55,7 @@ def read_run(run: RunFolder) -> ReportData:
 def run_predictions(run: RunFolder) -> dict[str, list[Detection]]:
     """The run's own detections by video. Raises `UserError` where it has none yet."""
     if not run.predictions.is_file():
-        raise UserError(
-            f"{run.path}: no predictions.json; run `wtal predict {run.path} --out {run.predictions}` first"
-        )
+        raise UserError(f"{run.path}: no predictions.json; run `wtal predict {run.path} --out {run.predictions}` first")
     return read_predictions(run.predictions)
 
 
@@ -78,24 +75,16 @@ def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...]
         raise UserError(f"{run.path}: none of its videos has ground-truth segments, so there is no AP")
     thresholds = config.evaluation.tiou if tiou is None else (tiou,)
     result = detection_map(truth, predictions, config.evaluation.protocol, thresholds)
-    name = (
-        f"AP@{tiou:g}" if tiou is not None else f"AP, mean over tIoU {thresholds[0]:g} to {thresholds[-1]:g}"
-    )
+    name = f"AP@{tiou:g}" if tiou is not None else f"AP, mean over tIoU {thresholds[0]:g} to {thresholds[-1]:g}"
     return result.classes, result.ap_KC.mean(axis=0).tolist(), f"{name}, % ({result.protocol})"
 
 
 def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
     """The scores of one video by every row that was scored."""
-    return {
-        row: VideoScores.load(run.scores(row, video_id))
-        for row in ROWS
-        if run.scores(row, video_id).is_file()
-    }
+    return {row: VideoScores.load(run.scores(row, video_id)) for row in ROWS if run.scores(row, video_id).is_file()}
 
 
-def score_reader(
-    run: RunFolder, config: Config, classes: Sequence[str]
-) -> Callable[[str], dict[str, VideoScores]]:
+def score_reader(run: RunFolder, config: Config, classes: Sequence[str]) -> Callable[[str], dict[str, VideoScores]]:
     """`load_rows` as detection sees the scores: with the video classifier's, where the run uses one.
 
     The reader raises `UserError` for scores of another number of classes than `classes`.
@@ -113,8 +102,8 @@ def score_reader(
 
     if not config.inference.video_classifier:
         return checked
-    from wtal.prediction import classified
-    from wtal.training.assemble import open_features
+    from wtal.datasets.features import open_features
+    from wtal.runs.predict import classified
 
     features = open_features(config)
 
@@ -147,9 +136,7 @@ def errors_by_video(
     }
 
 
-def _with_every_label(
-    truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]
-) -> AnnotationSet:
+def _with_every_label(truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]]) -> AnnotationSet:
     """`truth` with an instance without length, which nothing can hit, of each detected class that it lacks: the
     evaluator leaves out detections of classes without ground truth."""
     known = {instance.label for video in truth.videos.values() for instance in video.instances}
@@ -214,17 +201,13 @@ def _facts(
     manifest = run.manifest()
     packages = manifest.get("packages") or {}
     git = manifest.get("git") or {}
-    commit = (
-        f"{git['commit'][:10]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
-    )
+    commit = f"{git['commit'][:10]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
     scored = sum(video.ground_truth is not None for video in videos)
     facts = [
         ("Started", str(manifest.get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
         (
             "Videos",
-            f"{len(videos)}, {scored} of them with ground truth"
-            if scored != len(videos)
-            else str(len(videos)),
+            f"{len(videos)}, {scored} of them with ground truth" if scored != len(videos) else str(len(videos)),
         ),
         ("Protocol", str(summary.get("protocol", ""))),
         ("Seed", str(config.seed)),
@@ -241,10 +224,8 @@ def _facts(
     return tuple((name, value) for name, value in facts if value)
 
 
-def _tables(
-    truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], config: Config
-) -> tuple[Table, ...]:
-    from wtal.evaluation.diagnosis import diagnose
+def _tables(truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], config: Config) -> tuple[Table, ...]:
+    from wtal.evaluation.diagnosis.diagnose import diagnose
 
     result = detection_map(truth, predictions, config.evaluation.protocol, config.evaluation.tiou)
     classes = tuple(
@@ -261,8 +242,7 @@ def _tables(
     inside = {key: predictions[key] for key in truth.videos}
     diagnosis = diagnose(truth, inside, (VIDEO_TIOU,))
     kinds = tuple(
-        (kind, _percent(diagnosis.shares.get(kind)), _percent(diagnosis.impact.get(kind)))
-        for kind in diagnosis.shares
+        (kind, _percent(diagnosis.shares.get(kind)), _percent(diagnosis.impact.get(kind))) for kind in diagnosis.shares
     )
     note = (
         f"At tIoU {VIDEO_TIOU}, over the surest detections of a class, {diagnosis.settings.limit} times "
@@ -280,3 +260,69 @@ def _tables(
 
 def _percent(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else round(100 * float(value), 1)
+
+
+POINTS = 400
+"""Points drawn of one curve; more cannot be told apart. The last one is always among them."""
+BRANCHES = {"warmup": "CBP", "F": "CBP", "B": "VLP"}
+"""First part of a phase's name: the branch that it trains."""
+
+
+def training_charts(records: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
+    """Charts of those numbers that the records hold; none for an empty log."""
+    phases = phase_bands(records)
+    train = [record for record in records if record.get("kind") == "train"]
+    names = list(dict.fromkeys(key for record in train for key, value in record.items() if _is_number(key, value)))
+    charts = [
+        Chart(f"Loss: {name}" if name != "loss" else "Loss", name, (_curve(name, train, name),), phases)
+        for name in names
+    ]
+    ends = [record for record in records if record.get("kind") == "phase_end"]
+    quality = [
+        _curve(f"{branch} {side}", [r for r in ends if _branch(r) == branch], key)
+        for branch in ("CBP", "VLP")
+        for key, side in (("fg_miou", "foreground"), ("bg_miou", "background"))
+    ]
+    labels = [record for record in records if record.get("kind") == "pseudo_labels"]
+    label_quality = [_curve(side, labels, key) for key, side in (("fg_miou", "foreground"), ("bg_miou", "background"))]
+    shares = [_curve(name, labels, name) for name in ("foreground", "background", "uncertain")]
+    charts += [
+        Chart("Frame mIoU of the branches, training videos", "mIoU", _filled(quality), phases, True),
+        Chart("Frame mIoU of the pseudo-labels, training videos", "mIoU", _filled(label_quality), phases, True),
+        Chart("Pseudo-labels: shares of the labelled classes' snippets", "share", _filled(shares), phases, True),
+    ]
+    return tuple(chart for chart in charts if chart.curves)
+
+
+def phase_bands(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, float, float], ...]:
+    """(name, first step, last step) of every phase in the log, in order, each beginning where the one
+    before ends."""
+    ends: dict[str, float] = {}
+    for record in records:
+        if record.get("kind") in ("train", "phase_end"):
+            name = str(record["phase"])
+            ends[name] = max(ends.get(name, 0.0), float(record["step"]))
+    bands, start = [], 0.0
+    for name, end in ends.items():
+        bands.append((name, start, end))
+        start = end
+    return tuple(bands)
+
+
+def _curve(name: str, records: Sequence[Mapping[str, Any]], key: str) -> Curve:
+    points = [(float(r["step"]), r[key]) for r in records if isinstance(r.get(key), (int, float))]
+    step = max(1, -(-len(points) // POINTS))
+    chosen = points[::-step][::-1]
+    return Curve(name, tuple(p[0] for p in chosen), tuple(float(p[1]) for p in chosen))
+
+
+def _filled(curves: Sequence[Curve]) -> tuple[Curve, ...]:
+    return tuple(curve for curve in curves if curve.steps)
+
+
+def _branch(record: Mapping[str, Any]) -> str:
+    return BRANCHES.get(str(record["phase"]).rstrip("0123456789"), "")
+
+
+def _is_number(key: str, value: object) -> bool:
+    return key != "step" and isinstance(value, (int, float)) and not isinstance(value, bool)

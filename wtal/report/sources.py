@@ -8,9 +8,9 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from feature_extraction.store import Stream, open_streams
+from feature_extraction.store.stream import Stream, open_streams
 from wtal.datasets.annotations import read_activitynet, read_predictions
-from wtal.report.interchange import LabelledVideo, from_annotations, from_detections
+from wtal.datasets.interchange.labelled import LabelledVideo, from_annotations, from_detections
 
 
 def labelled_videos(path: Path, store: Path | None, min_score: float | None) -> list[LabelledVideo]:
@@ -22,9 +22,7 @@ def labelled_videos(path: Path, store: Path | None, min_score: float | None) -> 
     elif isinstance(content, dict) and "database" in content:
         videos = from_annotations(read_activitynet(path))
     else:
-        raise UserError(
-            f"{path}: neither predictions ('results') nor annotations ('database') in ActivityNet JSON"
-        )
+        raise UserError(f"{path}: neither predictions ('results') nor annotations ('database') in ActivityNet JSON")
     store = store if store is not None else _store_beside(path)
     if store is None:
         return videos
@@ -71,7 +69,7 @@ def _with_sidecar(video: LabelledVideo, sidecar: dict[str, Any] | None) -> Label
 def _store_beside(path: Path) -> Path | None:
     if not (path.parent / "config.yaml").is_file():
         return None
-    from wtal.runs import RunFolder
+    from wtal.training.folder import RunFolder
 
     store = Path(RunFolder(path.parent).config().data.features)
     return store if store.is_dir() else None

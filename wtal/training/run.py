@@ -5,17 +5,18 @@ from pathlib import Path
 import torch
 
 from feature_extraction.errors import UserError
-from wtal.config import Config
+from feature_extraction.networks.towers import pick_device
+from wtal.config.load import Config
 from wtal.datasets.annotations import AnnotationSet
-from wtal.datasets.features import FeatureSet, available
-from wtal.datasets.load import load_annotations
+from wtal.datasets.features import FeatureSet, available, open_features
+from wtal.datasets.formats.by_name import load_annotations
 from wtal.datasets.splits import split
-from wtal.models.build import StreamedBranch
-from wtal.runs import RunFolder, file_input
-from wtal.training.assemble import build_branches, open_features, pick_device
+from wtal.models.build import build_branches
+from wtal.models.streams import StreamedBranch
 from wtal.training.data import TrainingVideos, label_matrix
-from wtal.training.distributed import Processes, join_processes, leave_processes
-from wtal.training.tracking import PhaseQuality, Tracker
+from wtal.training.folder import RunFolder, file_input
+from wtal.training.processes import Processes, join_processes, leave_processes
+from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.trainer import Student, Trainer, make_student
 
 

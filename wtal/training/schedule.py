@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from wtal.training.settings import ScheduleSettings
+from wtal.config.training import ScheduleSettings
 
 
 @dataclass(frozen=True)

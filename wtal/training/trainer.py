@@ -19,20 +19,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
-from wtal.config import Config
-from wtal.losses import taught_loss
+from wtal.config.load import Config
 from wtal.models.branch import BranchOutput
-from wtal.models.build import StreamedBranch
-from wtal.models.pooling import make_exponent_optimizer, parameter_groups
-from wtal.pseudo_labels import UNCERTAIN, coverage
-from wtal.runs import RunFolder
-from wtal.training.checkpoint import load_checkpoint, save_checkpoint
+from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
+from wtal.models.streams import StreamedBranch
 from wtal.training.data import Batch, TrainingVideos, crop_labels
-from wtal.training.distributed import Processes
+from wtal.training.distillation import UNCERTAIN, coverage, drop_contradictions, taught_loss, teach
+from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
+from wtal.training.processes import Processes, SlicedPass, sliced_pass
+from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.schedule import Phase, plan, steps_before
-from wtal.training.slices import SlicedPass, sliced_pass
-from wtal.training.teacher import drop_contradictions, teach
-from wtal.training.tracking import PhaseQuality, Tracker
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,14 @@ from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from wtal.config.strict import build, plain
 from wtal.datasets.features import FeatureSet
-from wtal.evaluation.tagging import tagging_metrics
+from wtal.evaluation.classification import tagging_metrics
 from wtal.inference.scores import VideoScores
-from wtal.losses_pooling import class_summed_loss
-from wtal.models.video_classifier import VideoClassifier, VideoClassifierSettings
-from wtal.strict import build, plain
-from wtal.training.checkpoint import load_checkpoint
+from wtal.models.losses import class_summed_loss
+from wtal.models.video_classifier.network import VideoClassifier, VideoClassifierSettings
 from wtal.training.data import TrainingVideos, label_matrix
+from wtal.training.folder import load_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +109,7 @@ def train_video_classifier(
         done = _restore(folder / "state.pt", model, optimizer)
     steps = math.ceil(len(videos) / settings.batch)
     model.train()
-    for epoch in tqdm(
-        range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"
-    ):
+    for epoch in tqdm(range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * settings.lr_decay**epoch
         total = 0.0
@@ -123,9 +121,7 @@ def train_video_classifier(
             feature_BTD = torch.cat([batch.feature[name] for name in streams], dim=2)
             loss = class_summed_loss(model(feature_BTD, batch.mask_BT), batch.label_BC)
             if not torch.isfinite(loss):
-                raise RunFailure(
-                    f"{folder}: the loss is not finite at step {step}; lower lr, or check the features"
-                )
+                raise RunFailure(f"{folder}: the loss is not finite at step {step}; lower lr, or check the features")
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
             optimizer.step()
@@ -155,8 +151,7 @@ def load_video_classifier(folder: Path) -> TrainedVideoClassifier:
     epochs = _restore(folder / "state.pt", model)
     if epochs < settings.epochs:
         raise UserError(
-            f"{folder}: trained {epochs} of {settings.epochs} epochs; "
-            "run `wtal train-video-classifier` again"
+            f"{folder}: trained {epochs} of {settings.epochs} epochs; run `wtal train-video-classifier` again"
         )
     return TrainedVideoClassifier(model.eval(), classes, tuple(dims))
 
@@ -207,9 +202,9 @@ def replace_video_scores(
     return {
         video_id: replace(
             own,
-            video_C=(
-                (1 - weight) * own.video_C + weight * classifier.video_scores(features.read(video_id))
-            ).astype(np.float32),
+            video_C=((1 - weight) * own.video_C + weight * classifier.video_scores(features.read(video_id))).astype(
+                np.float32
+            ),
         )
         for video_id, own in scores.items()
     }

@@ -1,0 +1,333 @@
+"""Features of other projects into a feature store: read, put onto the time grid, checked, written, reported.
+
+Shape suffixes: S source vectors over time, T snippets, D features.
+"""
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import place_failure, sha256_file
+from feature_extraction.importing.layouts import LAYOUTS, Catalogue, Known, Video, read_catalogue
+from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.stream import Stream, create_stream, encode_id
+
+REDUCTIONS = ("mean", "centre")
+SLACK_SNIPPETS = 2.0  # by which T may differ from the duration before the report names the video ...
+LONGEST_RATIO = 200  # snippets that one source vector may last; more is a wrong frame rate
+SLACK_SHARE = 0.03  # ... or this share of the duration, whichever is more
+FEWEST_FOR_ORDER = 5  # videos, before anything is said of a swapped RGB and flow
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """How to read a source. A source vector stands for `source_window` frames, one every `source_stride`."""
+
+    layout: str
+    """One of LAYOUTS."""
+    source_fps: float | None = None
+    """Frames per second of the source's frames; by default the video's own, else the layout's."""
+    source_window: int | None = None
+    """Frames; by default the layout's."""
+    source_stride: int | None = None
+    """Frames; by default the layout's."""
+    grid: TimeGrid | None = None
+    """The store's; by default the layout's with stride = window, for CLIP frames that of I3D (25, 16, 16)."""
+    reduce: str = "mean"
+    """`mean` of the source vectors over a snippet, or the one at its `centre`."""
+    overwrite: bool = False
+    """Write videos again that are in the store."""
+    dry_run: bool = False
+    """Check and report, write nothing."""
+
+    def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise UserError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
+        if self.reduce not in REDUCTIONS:
+            raise UserError(f"unknown reduction {self.reduce!r}; known are {', '.join(REDUCTIONS)}")
+        self.source_grid(1.0)  # its values are checked there
+
+    def source_grid(self, fps: float) -> TimeGrid:
+        """The time grid of a source video at `fps` frames per second."""
+        kind = LAYOUTS[self.layout]
+        window = kind.window if self.source_window is None else self.source_window
+        stride = kind.stride if self.source_stride is None else self.source_stride
+        return TimeGrid(fps if self.source_fps is None else self.source_fps, window, stride)
+
+    def store_grid(self, first: TimeGrid) -> TimeGrid:
+        """The store's time grid, where the first usable video of the source has the grid `first`."""
+        kind = LAYOUTS[self.layout]
+        if self.grid is not None:
+            return self.grid
+        if kind.window == 1:
+            return TimeGrid()
+        fps = first.fps if self.source_fps is not None or kind.fps is None else kind.fps
+        return TimeGrid(fps, first.window, first.window)
+
+
+@dataclass
+class ImportReport:
+    """What an import found. Every list names videos."""
+
+    layout: str
+    store: str
+    grid: TimeGrid | None = None
+    """The store's; None where no video was usable."""
+    streams: dict[str, str] = field(default_factory=dict)
+    """Stream name -> its folder in the store."""
+    videos: int = 0
+    """Found in the source."""
+    written: int = 0
+    present: int = 0
+    """In the store before; left as they were."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Video -> reason."""
+    missing: list[str] = field(default_factory=list)
+    """In the annotations, without features."""
+    unlisted: list[str] = field(default_factory=list)
+    """With features, but not in the annotations."""
+    dtypes: dict[str, int] = field(default_factory=dict)
+    lengths: list[int] = field(default_factory=list)
+    """T of every good video."""
+    off_duration: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Video -> (T, snippets that its duration makes)."""
+    length_ratio: float | None = None
+    """Median of T / (snippets that the duration makes); 1.25 means a frame rate of 20 where 25 is taken."""
+    order_votes: tuple[int, int] = (0, 0)
+    """(videos whose flow half changes less over time than its RGB half, videos asked)."""
+
+    @property
+    def swapped(self) -> bool:
+        """Whether RGB and flow look exchanged; nothing is changed by it.
+
+        A suspicion: scenes stay while motion changes, so in most videos the RGB features change less from
+        snippet to snippet than the flow features. On six real videos, features of the sandbox's networks
+        changed by 0.08 to 0.22 of their length (RGB) and by 0.40 to 0.54 (flow).
+        """
+        against, asked = self.order_votes
+        return asked >= FEWEST_FOR_ORDER and against > 0.8 * asked
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON data."""
+        lengths = sorted(self.lengths)
+        return {
+            "layout": self.layout,
+            "store": self.store,
+            "grid": None if self.grid is None else asdict(self.grid),
+            "streams": self.streams,
+            "videos": self.videos,
+            "written": self.written,
+            "present": self.present,
+            "failed": self.failed,
+            "missing": self.missing,
+            "unlisted": self.unlisted,
+            "dtypes": self.dtypes,
+            "snippets": {
+                "shortest": lengths[0] if lengths else None,
+                "median": lengths[len(lengths) // 2] if lengths else None,
+                "longest": lengths[-1] if lengths else None,
+                "total": sum(lengths),
+            },
+            "off_duration": {name: list(values) for name, values in self.off_duration.items()},
+            "length_ratio": self.length_ratio,
+            "flow_steadier_than_rgb": list(self.order_votes),
+            "swapped": self.swapped,
+        }
+
+
+def to_grid(array_SD: np.ndarray, source: TimeGrid, grid: TimeGrid, reduce: str = "mean") -> np.ndarray:
+    """Vectors on one time grid as vectors on another, float32 `[T, D]`.
+
+    A source vector stands for the time around the centre of its window, up to half way to its neighbours; the
+    first and last also for their window's outer part. `mean` weights each by its overlap with the snippet, so
+    the centres of time agree also where windows overlap (stride 4, window 16); `centre` takes the one on show
+    at the middle. The last snippet may reach beyond the source. Equal grids give the array itself. Raises
+    `UserError` where a source vector would have to last for over LONGEST_RATIO snippets.
+    """
+    if source == grid:
+        return np.asarray(array_SD, dtype=np.float32)
+    count = len(array_SD)
+    centres_S = (np.arange(count) * source.stride + source.window / 2) / source.fps
+    end = ((count - 1) * source.stride + source.window) / source.fps
+    edges = np.concatenate([[0.0], centres_S[:-1] + source.snippet_seconds / 2, [end]])
+    if not end * grid.fps / grid.stride <= LONGEST_RATIO * (count + 10):
+        raise UserError(
+            f"its {count} vectors at {source.fps:g} frames per second, {source.stride} frames apart, would make "
+            f"{end * grid.fps / grid.stride:.3g} snippets; check the frame rates and strides given"
+        )
+    # A millionth of a frame of slack: seconds times frames per second may come out just above a whole number
+    snippets = grid.snippets_of(math.ceil(end * grid.fps - 1e-6))
+    starts_T = grid.to_seconds(np.arange(snippets))
+    ends_T = np.minimum(starts_T + grid.snippet_seconds, end)
+    if reduce == "centre":
+        middles_T = np.minimum(starts_T + grid.window / grid.fps / 2, end)
+        at_T = np.searchsorted(edges, middles_T + 1e-9, side="right") - 1
+        return np.asarray(array_SD[np.clip(at_T, 0, count - 1)], dtype=np.float32)
+    values_SD = np.asarray(array_SD, dtype=np.float64)
+    # The mean over an interval is a difference of the running integral, exact at any point of a step function
+    integral_SD = np.cumsum(values_SD * np.diff(edges)[:, None], axis=0)
+    integral_SD = np.concatenate([np.zeros_like(values_SD[:1]), integral_SD])
+
+    def integral(times_T: np.ndarray) -> np.ndarray:
+        cell_T = np.clip(np.searchsorted(edges, times_T, side="right") - 1, 0, count - 1)
+        return integral_SD[cell_T] + values_SD[cell_T] * (times_T - edges[cell_T])[:, None]
+
+    return ((integral(ends_T) - integral(starts_T)) / (ends_T - starts_T)[:, None]).astype(np.float32)
+
+
+def import_features(source: Path, out: Path, settings: ImportSettings, annotations: Path | None = None) -> ImportReport:
+    """Read features below `source` into the store `out` and say what was found.
+
+    `annotations` (ActivityNet-like JSON, or the folder with `videoname.npy` and `duration.npy`) gives
+    durations to check against, and frame rates. A video that cannot be used is in the report's `failed`, with
+    the reason; those in the store already are checked again but not written. Raises `UserError` for a source
+    that is not of the layout.
+    """
+    catalogue = read_catalogue(annotations) if annotations is not None else {}
+    work = _Import(out, settings, catalogue)
+    videos = LAYOUTS[settings.layout].read(source, annotations)
+    try:
+        for video in tqdm(videos, desc=f"import {settings.layout}", unit=" videos", disable=None):
+            work.take(video)
+    except OSError as error:
+        if (failure := place_failure(error, out)) is not None:
+            raise failure from None
+        raise
+    return work.finish()
+
+
+class _Import:
+    """One import under way: the streams that it writes to and the report that it fills."""
+
+    def __init__(self, out: Path, settings: ImportSettings, catalogue: Catalogue) -> None:
+        self.out, self.settings, self.catalogue = out, settings, catalogue
+        self.report = ImportReport(settings.layout, str(out))
+        self.streams: dict[str, Stream] = {}
+        self.dims: dict[str, int] = {}
+        self.seen: set[str] = set()
+        self.dtypes: Counter[str] = Counter()
+        self.ratios: list[float] = []
+        self.hashed: tuple[Path, str] | None = None
+
+    def take(self, video: Video) -> None:
+        """Check one video, write it, note what was found."""
+        self.report.videos += 1
+        name = video.video_id
+        if name in self.seen:
+            name = f"{name} (again)"
+        self.seen.add(video.video_id)
+        try:
+            if name != video.video_id:
+                raise UserError("is in the source twice; the first was taken")
+            arrays = self._arrays(video)
+            self._write(video, arrays)
+        except UserError as error:
+            self.report.failed[name] = str(error)
+            return
+        except MemoryError:
+            self.report.failed[name] = "does not fit into memory"
+            return
+        self.dtypes.update(str(array.dtype) for array in video.arrays.values())
+        self._compare(video.video_id, arrays)
+
+    def _arrays(self, video: Video) -> dict[str, np.ndarray]:
+        """The video's arrays on the store's grid. Raises `UserError` for what no store should hold."""
+        if video.problem:
+            raise UserError(video.problem)
+        known, kind = self.catalogue.get(video.video_id, Known()), LAYOUTS[self.settings.layout]
+        fps = self.settings.source_fps or video.fps or known.fps or kind.fps
+        if fps is None:
+            raise UserError("its frames per second are unknown; give --source-fps")
+        grid = self.settings.source_grid(fps)
+        if self.report.grid is None:
+            self.report.grid = self.settings.store_grid(grid)
+        lengths = {name: len(array) for name, array in video.arrays.items()}
+        if max(lengths.values()) - min(lengths.values()) > 1:
+            raise UserError(f"its streams differ in length: {lengths}")
+        arrays = {}
+        for name, array_SD in video.arrays.items():
+            if not np.isfinite(array_SD).all():
+                raise UserError(f"{name}: {int((~np.isfinite(array_SD)).sum())} values are NaN or infinite")
+            arrays[name] = to_grid(array_SD, grid, self.report.grid, self.settings.reduce)
+            dim = arrays[name].shape[1]
+            if dim != self.dims.setdefault(name, dim):
+                raise UserError(f"{name}: {dim} features, where the first video has {self.dims[name]}")
+        return arrays
+
+    def _write(self, video: Video, arrays: dict[str, np.ndarray]) -> None:
+        if self.settings.dry_run:
+            return
+        for name in [name for name in arrays if name not in self.streams]:
+            self.streams[name] = create_stream(self.out, name, self._identity(name))
+            self.report.streams[name] = self.streams[name].folder.name
+        video_id = encode_id(video.video_id)
+        if not self.settings.overwrite and all(video_id in self.streams[name] for name in arrays):
+            self.report.present += 1
+            return
+        known = self.catalogue.get(video.video_id, Known())
+        estimate = self.report.grid.to_seconds(max(map(len, arrays.values())))
+        sidecar = {
+            "duration": estimate if known.duration is None else known.duration,
+            "duration_known": known.duration is not None,
+            "source": str(video.source),
+            "size": video.source.stat().st_size,
+            "sha256": self._sha256(video.source),
+            "padding": 0,
+        }
+        for name, array_TD in arrays.items():
+            self.streams[name].write(video_id, array_TD, sidecar)
+        self.report.written += 1
+
+    def _identity(self, name: str) -> dict[str, Any]:
+        grid = self.settings.source_grid(1.0)
+        return {
+            **asdict(self.report.grid),
+            "dim": self.dims[name],
+            "imported": self.settings.layout,
+            "source_fps": self.settings.source_fps,
+            "source_window": grid.window,
+            "source_stride": grid.stride,
+            "reduce": self.settings.reduce,
+        }
+
+    def _sha256(self, path: Path) -> str:
+        if self.hashed is None or self.hashed[0] != path:  # one joint file holds all videos
+            self.hashed = (path, sha256_file(path))
+        return self.hashed[1]
+
+    def _compare(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        report, count = self.report, max(map(len, arrays.values()))
+        report.lengths.append(count)
+        duration = self.catalogue.get(name, Known()).duration
+        if duration:
+            wanted = report.grid.to_snippets(duration)
+            self.ratios.append(count / wanted)
+            if abs(count - wanted) > max(SLACK_SNIPPETS, SLACK_SHARE * wanted):
+                report.off_duration[name] = (count, round(wanted, 2))
+        if {"rgb", "flow"} <= set(arrays) and count > 2:
+            against, asked = report.order_votes
+            steadier = _change(arrays["flow"]) < _change(arrays["rgb"])
+            report.order_votes = (against + steadier, asked + 1)
+
+    def finish(self) -> ImportReport:
+        """The report, completed by what only shows at the end."""
+        report = self.report
+        if self.catalogue:
+            report.missing = sorted(set(self.catalogue) - self.seen)
+            report.unlisted = sorted(self.seen - set(self.catalogue))
+        report.dtypes = dict(self.dtypes)
+        report.length_ratio = round(median(self.ratios), 4) if self.ratios else None
+        return report
+
+
+def _change(array_TD: np.ndarray) -> float:
+    """Mean length of the step from one snippet to the next, in units of the mean length of a vector."""
+    steps = np.linalg.norm(np.diff(array_TD, axis=0), axis=1).mean()
+    return float(steps / (np.linalg.norm(array_TD, axis=1).mean() + 1e-12))

@@ -1,0 +1,153 @@
+"""What an extraction would do: the list of videos, the disk it takes and about how long it lasts."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from feature_extraction.flow.compute import compute_flow, usable_cores
+from feature_extraction.networks.preprocess import window_count
+from feature_extraction.networks.towers import choose_device, choose_precision, identity, load_towers
+from feature_extraction.settings import ExtractionSettings
+from feature_extraction.store.claims import in_shard
+from feature_extraction.store.failures import FailureLog
+from feature_extraction.store.stream import open_stream_of
+from feature_extraction.video.listing import list_videos
+from feature_extraction.video.read import UnreadableVideo, probe
+
+NPY_HEADER_BYTES = 128
+SIDECAR_BYTES = 450
+TIMED_SIZE = (256, 340)  # of frames whose size is only known once they are decoded
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer of `--dry-run`."""
+
+    videos: int
+    """Videos of this shard."""
+    done: int
+    """Of these, in the store already."""
+    to_do: list[str]
+    """Ids of the others that can be opened."""
+    unreadable: dict[str, str]
+    """Id -> why it cannot be opened."""
+    hours: float
+    """Hours of video to extract, as the containers say; videos that state no duration count as 0."""
+    unstated: int
+    """Videos that state no duration."""
+    disk_bytes: int
+    """What the features will take."""
+    seconds: float
+    """About how long this machine takes, from one timed batch a network and of flow; decoding is not counted."""
+    failed_before: int
+    """Videos in `failures.jsonl`; they are tried again."""
+    elsewhere: int
+    """Videos of the other shards."""
+
+    def text(self, as_json: bool) -> str:
+        """For people (the list, then a summary), or as JSON."""
+        if as_json:
+            return json.dumps(asdict(self), ensure_ascii=False)
+        lines = list(self.to_do)
+        lines += [f"{video_id}: unreadable: {reason}" for video_id, reason in self.unreadable.items()]
+        others = f"; {self.elsewhere} more are other shards'" if self.elsewhere else ""
+        unstated = f" (and {self.unstated} that state no duration)" if self.unstated else ""
+        lines.append(
+            f"{len(self.to_do)} of {self.videos} videos to extract, {self.hours:.2f} hours of video{unstated}; "
+            f"{self.done} are there, {len(self.unreadable)} unreadable, {self.failed_before} failed before; "
+            f"about {self.disk_bytes / 1e6:.1f} MB and {self.seconds / 60:.1f} minutes on this machine{others}"
+        )
+        return "\n".join(lines)
+
+
+def plan(
+    videos: Path | str | Sequence[Path | str],
+    out: Path | str,
+    settings: ExtractionSettings,
+    *,
+    shard: tuple[int, int] = (0, 1),
+    resolve: Callable[[str], str] | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+) -> Plan:
+    """What `extract` with the same arguments would do. Writes nothing. Raises what `extract` raises."""
+    every = list_videos(videos)
+    files = [file for file in every if in_shard(file.id, shard)]
+    device = choose_device(settings.device)
+    towers = load_towers(settings, device, resolve, weights, offline)
+    precision = choose_precision(settings.precision, device)
+    streams = {
+        name: open_stream_of(Path(out), name, identity(settings, name, tower, precision))
+        for name, tower in towers.items()
+    }
+    to_do, unreadable, seconds, snippets, frames, disk, unstated, done = [], {}, 0.0, 0, 0, 0, 0, 0
+    shape = TIMED_SIZE
+    for file in tqdm(files, unit="video", desc="look", disable=None):
+        missing = [
+            name for name, stream in streams.items() if not stream.holds(file.id, file.path, settings.accept_truncated)
+        ]
+        if not missing:
+            done += 1
+            continue
+        try:
+            info = probe(file.path)
+        except UnreadableVideo as error:
+            unreadable[file.id] = str(error)
+            continue
+        to_do.append(file.id)
+        seconds += info.duration
+        unstated += not info.duration
+        count = max(1, round(info.duration * settings.fps))
+        parts = window_count(count, settings.window, settings.stride)
+        frames, snippets = frames + count, snippets + parts
+        disk += sum(parts * towers[name].dim * 2 + NPY_HEADER_BYTES + SIDECAR_BYTES for name in missing)
+        scale = (settings.short_side or min(info.height, info.width)) / min(info.height, info.width)
+        shape = (max(32, round(info.height * scale)), max(32, round(info.width * scale)))
+    cost = _seconds(settings, towers, device, shape, frames, snippets) if to_do else 0.0
+    failed = FailureLog(Path(out)).read()
+    hours, elsewhere = seconds / 3600, len(every) - len(files)
+    return Plan(len(files), done, to_do, unreadable, hours, unstated, disk, cost, len(failed), elsewhere)
+
+
+def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snippets: int) -> float:
+    """Time for so many frames and snippets, from one batch of each part on noise, which costs as much as video.
+
+    On a CPU every part keeps all cores busy, a batch or a pair each: one core is timed.
+    """
+    generator = np.random.default_rng(0)
+    gpu = device if device.type == "cuda" else None
+    count, pairs, cores = (32, 128, 1) if gpu else (2, 2, usable_cores())
+    threads = torch.get_num_threads()
+    if gpu is None:
+        torch.set_num_threads(1)
+    total = 0.0
+    height, width = shape
+    side = (settings.crop, settings.crop) if settings.crop else (height, width)
+    for name, tower in towers.items():
+        channels = 2 if name == "flow" else 3
+        size = (height, width, 3) if name == "clip" else (settings.window, *side, channels)
+        inputs = [generator.integers(0, 256, size, dtype=np.uint8)] * count
+        tower.run(inputs)
+        began = time.monotonic()
+        tower.run(inputs)
+        per_frame = settings.clip_frames if settings.clip_fps is None else 1
+        total += (time.monotonic() - began) / count * snippets * (per_frame if name == "clip" else 1)
+    torch.set_num_threads(threads)
+    if "flow" in towers:
+        # Smoothed noise moved by two pixels: about the work of a moving picture
+        small = generator.random((height // 8 + 2, width // 8 + 2), np.float32) * 255
+        frame = np.kron(small, np.ones((8, 8), np.float32))[:height, :width]
+        previous_NHW = np.stack([frame] * pairs)
+        following_NHW = np.roll(previous_NHW, 2, axis=2)
+        arguments = previous_NHW, following_NHW, settings.flow
+        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
+        began = time.monotonic()
+        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
+        total += (time.monotonic() - began) / pairs * frames
+    return total / cores

@@ -1,0 +1,48 @@
+"""Files that come with the package: `configs/*.yaml` and the sandbox's tower weights.
+
+In a checkout they are the folders `configs/` and `data/sandbox/`; the build carries them into the installed package.
+"""
+
+from pathlib import Path
+
+from feature_extraction.errors import UserError
+
+PREFIX = "shipped:"
+
+
+def shipped_folder(name: str) -> Path:
+    """Folder of shipped files: `configs` or `data/sandbox`."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "_shipped" / name, package.parent / name):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"the installation lacks its folder {name!r}; install wtal again")
+
+
+def shipped_file(name: str) -> Path:
+    """A file of `data/sandbox` by name, as `shipped:NAME` means it. Raises `UserError` naming what there is."""
+    folder = shipped_folder("data/sandbox")
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"no shipped file {name!r}; there are: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    return path
+
+
+def resolve(place: str) -> str:
+    """A path or name from a configuration, with `shipped:NAME` replaced by the file's path."""
+    return str(shipped_file(place.removeprefix(PREFIX))) if place.startswith(PREFIX) else place
+
+
+def config_file(name: str) -> Path:
+    """The YAML file that `name` stands for: a path, or a shipped configuration's name (`sandbox`)."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UserError(f"{name}: no such file")
+        return path
+    folder = shipped_folder("configs")
+    shipped = folder / f"{name}.yaml"
+    if not shipped.is_file():
+        known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+        raise UserError(f"{name!r} is neither a YAML file nor a shipped configuration ({known})")
+    return shipped

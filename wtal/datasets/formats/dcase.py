@@ -1,0 +1,119 @@
+"""DCASE task 4 label files: tab-separated weak (clip-level) and strong (with onsets and offsets) labels of
+sounds.
+
+weak    filename  event_labels                    one row a clip, labels joined by commas
+strong  filename  onset  offset  event_label      one row an event, seconds; an empty row is a clip without
+events
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from feature_extraction.errors import UserError
+from feature_extraction.store.stream import encode_id
+from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def clip_id(filename: str) -> str:
+    """The id that feature stores give the file: without an audio suffix (other dots stay), separators
+    encoded."""
+    path = PurePosixPath(filename.strip())
+    return encode_id(str(path.with_suffix("")) if path.suffix.lower() in AUDIO_SUFFIXES else str(path))
+
+
+def read_dcase_pair(path: Path, extra: Path | None) -> AnnotationSet:
+    """`path` (weak or strong) as the subset "training", and `extra`, if given, as the subset "validation"."""
+    sets = [read_dcase(path, "training")]
+    return merge([*sets, read_dcase(extra, "validation")] if extra is not None else sets)
+
+
+def read_dcase(path: Path, subset: str, durations: Mapping[str, float] | None = None) -> AnnotationSet:
+    """Read a weak or strong file, told apart by its header; the clips get the name `subset`.
+
+    `durations` (seconds by clip id) are kept where given. Classes are in alphabetical order. Raises
+    `UserError` naming file and line for a header, number or interval that makes no sense.
+    """
+    rows, columns = _rows(path)
+    clips: dict[str, VideoAnnotation] = {}
+    for line, row in rows:
+        try:
+            clip = clip_id(row["filename"])
+            known = clips.get(clip) or VideoAnnotation(clip, subset, (), (), (durations or {}).get(clip))
+            if "event_labels" in columns:
+                labels = tuple(name.strip() for name in (row["event_labels"] or "").split(",") if name.strip())
+                clips[clip] = replace(known, labels=tuple(dict.fromkeys(known.labels + labels)))
+                continue
+            instances, labels = known.instances, known.labels
+            if label := (row["event_label"] or "").strip():
+                start, end = float(row["onset"]), float(row["offset"])
+                if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
+                    raise ValueError
+                instances += (Instance(start, end, label),)
+                labels = tuple(dict.fromkeys((*labels, label)))
+            clips[clip] = replace(known, labels=labels, instances=instances)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise UserError(f"{path}, line {line}: not a row of DCASE labels: {dict(row)!r}") from None
+    return AnnotationSet(tuple(sorted({name for clip in clips.values() for name in clip.labels})), clips)
+
+
+def read_durations(path: Path) -> dict[str, float]:
+    """Read `filename  duration` (seconds) by clip id."""
+    rows, columns = _rows(path, needed=({"filename", "duration"},))
+    try:
+        return {clip_id(row["filename"]): float(row["duration"]) for _, row in rows}
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: a duration is not a number of seconds") from None
+
+
+def merge(sets: Sequence[AnnotationSet]) -> AnnotationSet:
+    """One set of several; classes are the union in alphabetical order. The same clip twice is a
+    `UserError`."""
+    videos: dict[str, VideoAnnotation] = {}
+    for annotations in sets:
+        if twice := videos.keys() & annotations.videos.keys():
+            raise UserError(f"clip {min(twice)!r} is in two label files")
+        videos.update(annotations.videos)
+    return AnnotationSet(tuple(sorted({name for one in sets for name in one.classes})), videos)
+
+
+def read_events(path: Path) -> dict[str, list[Detection]]:
+    """Read predicted events, strong columns with an optional `score`, comma- or tab-separated; seconds."""
+    rows, _ = _rows(path, needed=({"filename", "onset", "offset", "event_label"},))
+    events: dict[str, list[Detection]] = {}
+    for line, row in rows:
+        try:
+            found = events.setdefault(clip_id(row["filename"]), [])
+            if row["event_label"]:
+                score = float(row.get("score") or 1)
+                found.append(Detection(float(row["onset"]), float(row["offset"]), row["event_label"], score))
+        except (TypeError, ValueError):
+            raise UserError(f"{path}, line {line}: not an event: {dict(row)!r}") from None
+    return events
+
+
+def _rows(
+    path: Path,
+    needed: tuple[set[str], ...] = (
+        {"filename", "event_labels"},
+        {"filename", "onset", "offset", "event_label"},
+    ),
+) -> tuple[list[tuple[int, dict[str, str]]], set[str]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            header = stream.readline()
+            stream.seek(0)
+            reader = csv.DictReader(stream, delimiter="\t" if "\t" in header else ",")
+            columns = set(reader.fieldnames or ())
+            if not any(one <= columns for one in needed):
+                wanted = " or ".join(", ".join(sorted(one)) for one in needed)
+                raise UserError(f"{path}: the header has {sorted(columns)}; expected the columns {wanted}")
+            return [(reader.line_num, row) for row in reader], columns
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table ({error})") from None

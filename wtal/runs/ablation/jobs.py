@@ -1,0 +1,236 @@
+"""The runs behind a table: found again by their settings, trained where they are not finished, measured.
+
+A run's folder is named by the hash of what shapes its training; which annotations and feature streams it read, its
+manifest says. Results lie in `<run>/results/`, each with the inputs that it was made from.
+"""
+
+import contextlib
+import multiprocessing
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from feature_extraction.errors import PartialFailure, UserError
+from feature_extraction.files import hash8, read_json, write_json
+from wtal.config.load import Config
+from wtal.config.models import OWN, PUBLISHED
+from wtal.config.strict import build, override, plain
+from wtal.datasets.annotations import AnnotationSet
+from wtal.training.folder import RunFolder, first_difference
+from wtal.training.schedule import plan
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run and all measurements wanted of it."""
+
+    config: Config
+    measures: tuple[tuple[str, tuple[str, ...]], ...]
+    """(row, inference settings) pairs."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a configuration's data section leads to at this moment."""
+
+    read: dict[str, str]
+    """As a run's manifest names it: hash of the annotations, folders of the feature streams."""
+    truth: AnnotationSet
+    """The test videos that have features and segments."""
+    left_out: dict[str, int]
+    """Videos without features, by part (test, training)."""
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What a measurement is made from, beside the run itself."""
+        videos = [
+            [video_id, [[i.start, i.end, i.label] for i in video.instances]]
+            for video_id, video in self.truth.videos.items()
+        ]
+        return {**self.read, "truth": hash8([list(self.truth.classes), videos])}
+
+
+def shaping_hash(config: Config) -> str:
+    """Hash of everything that shapes a run's training."""
+    return _hash(plain(config))
+
+
+def _hash(values: Mapping[str, Any]) -> str:
+    return hash8({k: v for k, v in values.items() if k not in ("out", "inference", "evaluation", "sandbox")})
+
+
+def with_known_runs(configs: Mapping[Key, Config], folder: Path) -> dict[Key, Config]:
+    """The configurations, moved to the finished runs in `folder` that have the same settings under another name.
+
+    A setting that came to wtal after a run was made has its default in it, but not in its folder's name.
+    """
+    if all(Path(config.out).is_dir() for config in configs.values()):
+        return dict(configs)
+    known: dict[str, Path] = {}
+    for path in sorted(folder.glob("*/config.yaml")):
+        run = RunFolder(path.parent)
+        try:
+            config = run.config()
+        except UserError:
+            continue  # of a version whose settings are not today's: no run of these configurations
+        if finished(run, config):
+            known[_meaning(config)] = run.path
+    return {
+        key: config
+        if Path(config.out).is_dir() or (name := _meaning(config)) not in known
+        else replace(config, out=str(known[name]))
+        for key, config in configs.items()
+    }
+
+
+def _meaning(config: Config) -> str:
+    """`shaping_hash`, but the same for settings that are written in two ways and mean one thing."""
+    values = plain(config)
+    if config.cbp.name in OWN:
+        cbp = {key: value for key, value in values["cbp"].items() if key not in (*PUBLISHED, "um_margin")}
+        # before a null was allowed, these were the defaults
+        for name, default in (("dropout_in", 0.5), ("dropout_out", 0.6)):
+            cbp[name] = default if cbp[name] is None else cbp[name]
+        values["cbp"] = cbp
+    return _hash(values)
+
+
+def finished(run: RunFolder, config: Config) -> bool:
+    """Whether all phases of a run have been trained."""
+    return all((run.checkpoints / f"{phase.name}.pt").is_file() for phase in plan(config.schedule))
+
+
+def inputs_now(config: Config) -> Inputs:
+    """The inputs as they are now. Raises `UserError` for bad ones, and where no test video has segments."""
+    from wtal.datasets.features import available, open_features
+    from wtal.datasets.formats.by_name import load_annotations
+    from wtal.datasets.splits import split
+    from wtal.training.run import inputs_of
+
+    annotations = load_annotations(config.data)
+    features = open_features(config)
+    parts = split(annotations, config.data)
+    ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
+    # training itself refuses what it lacks; a finished one needs nothing any more
+    _, untrained = available(features, sorted([*parts.train.videos, *parts.held_out.videos]), "skip")
+    videos = {video_id: parts.test.videos[video_id] for video_id in ids}
+    known = {video_id: video for video_id, video in videos.items() if video.instances}
+    if not known:
+        raise UserError(
+            f"{config.data.annotations}: none of the {len(videos)} test videos with features has segments, so there is "
+            "nothing to measure; see data.test_subset"
+        )
+    return Inputs(
+        inputs_of(config, features),
+        AnnotationSet(parts.test.classes, known),
+        {"test": len(missing), "training": len(untrained)},
+    )
+
+
+def result_file(config: Config, row: str, infer: tuple[str, ...]) -> Path:
+    """Where a measurement is kept. Its name holds the inference and evaluation settings it was made with."""
+    key = hash8([plain(config.inference), plain(config.evaluation), list(infer)])
+    return Path(config.out) / "results" / f"{row}-{key}.json"
+
+
+def run_all(jobs: Sequence[Job], parallel: int, title: str) -> dict[str, int]:
+    """Train and measure what is missing, `parallel` jobs at once; returns the number of videos left out, by part.
+
+    Raises `UserError`, before anything is trained, where a run that is there was made from other inputs.
+    """
+    left, left_out = [], {"test": 0, "training": 0}
+    seen: dict[str, Inputs] = {}
+    for job in jobs:
+        data = hash8(plain(job.config.data))
+        if data not in seen:  # most jobs share one data section
+            seen[data] = inputs_now(job.config)
+        inputs = seen[data]
+        _check_inputs(RunFolder(Path(job.config.out)), inputs)
+        left_out = {part: max(count, inputs.left_out[part]) for part, count in left_out.items()}
+        if any(not _holds(result_file(job.config, *measure), inputs.key) for measure in job.measures):
+            left.append(job)
+    if not left:
+        return left_out
+    bar = tqdm(total=len(left), desc=title, unit="run", disable=None)
+    if parallel <= 1:
+        for job in left:
+            execute(job)
+            bar.update()
+        return left_out
+    # spawn: a fork of a process with running torch threads can hang
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(parallel, len(left)), mp_context=context) as pool:
+        for done in as_completed([pool.submit(execute, job) for job in left]):
+            done.result()
+            bar.update()
+    return left_out
+
+
+def _check_inputs(run: RunFolder, inputs: Inputs) -> None:
+    """Raise `UserError` where a run that is there read other inputs than there are now."""
+    if not (run.path / "config.yaml").is_file():
+        return
+    recorded = run.manifest().get("inputs", {})
+    # an input that came to the manifest after the run was made is not known of it
+    before = {name: value for name, value in recorded.items() if name in inputs.read}
+    now = {name: inputs.read[name] for name in before}
+    if difference := first_difference(before, now, "inputs"):
+        raise UserError(
+            f"{run.path} was trained from other inputs ({difference}), so its figures are not of these; "
+            "choose another folder with --out"
+        )
+
+
+def _holds(path: Path, key: Mapping[str, str]) -> bool:
+    """Whether a result is there and was made from these inputs."""
+    if not path.is_file():
+        return False
+    try:
+        return read_json(path).get("inputs") == key
+    except (UserError, AttributeError):
+        return False  # damaged: measured again
+
+
+def trained(config: Config) -> RunFolder:
+    """The run of a configuration, trained to its end."""
+    run = RunFolder(Path(config.out))
+    if finished(run, config):
+        return run
+    if (run.path / "config.yaml").is_file():
+        # what does not shape a training is no reason to refuse to go on with it
+        before = run.config()
+        config = replace(config, inference=before.inference, evaluation=before.evaluation, sandbox=before.sandbox)
+    from wtal.training.run import train
+
+    return train(config)[0]
+
+
+def execute(job: Job) -> None:
+    """Train a job's run where it is not finished, and write each of its measurements."""
+    from wtal.datasets.features import open_features
+    from wtal.runs.measure import measure
+    from wtal.runs.predict import classified, load_scores, other_row, predict_run
+
+    config = job.config
+    run = trained(config)
+    with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
+        predict_run(run, run.predictions, "ours", (), None)
+    inputs, features = inputs_now(config), open_features(config)
+    ids = list(inputs.truth.videos)
+    other = other_row(config)
+    ends = [record for record in run.records() if record["kind"] == "phase_end"]
+    exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
+    for row, infer in job.measures:
+        changed = build(Config, override(plain(config), infer))
+        rows = {
+            name: classified(changed, load_scores(run, name, ids), features, inputs.truth.classes)
+            for name in {row, *([other] if other else [])}
+        }
+        values: dict[str, Any] = measure(changed, inputs.truth, rows[row], rows[other] if other else None)
+        write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

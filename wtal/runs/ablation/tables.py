@@ -1,0 +1,242 @@
+"""The paper's tables as lists of variants: settings to change, and whose detections to measure.
+
+A variant's run is found again by its settings, so tables share runs, and a second call does only what is missing. Runs
+of other inputs (annotations, feature streams) are refused; a measurement keeps the inputs that it was made from.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write, read_json, write_json
+from wtal.config.load import Config, load_config
+from wtal.config.strict import build, override, plain
+from wtal.models.pooling.head import POOLINGS
+from wtal.runs.ablation.jobs import Job, result_file, run_all, shaping_hash, with_known_runs
+from wtal.runs.measure import mean_and_spread
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One line of a table."""
+
+    name: str
+    train: tuple[str, ...] = ()
+    """Settings changed for training."""
+    row: str = "ours"
+    """Whose scores: a row of `wtal.training.folder.ROWS`."""
+    infer: tuple[str, ...] = field(default=())
+    """Settings changed for inference alone."""
+
+
+# the paper does not give the weights of its weighted fusion; the CBP branch has three quarters here
+FUSIONS = {
+    "average fusion": ("inference.fusion=average",),
+    "weighted fusion": ("inference.fusion=weighted", "inference.fusion_weight=0.75"),
+}
+# the methods that the paper and we plug in, and the paper's own backbone
+PLUG_INS = {"CO2-Net": "co2net", "UM": "um", "DELU": "delu", "transformer": "transformer"}
+ALONE = ("schedule.strategy=warmup_only",)
+# equation (7) trains features, not the classifier; by itself it needs the bag loss beside it, and scores without
+# calibration are min-max scaled
+CONTRAST_ALONE = ("loss.kd=0", "loss.fb=1", "loss.cls=1", "pseudo_labels.later=minmax")
+
+TABLES: dict[str, list[Variant]] = {
+    "table3": [
+        Variant("CBP alone", row="cbp_warmup"),
+        Variant("VLP alone (frozen CLIP)", row="vlp_raw"),
+        Variant("VLP after the last B step", row="vlp"),
+        Variant("ours"),
+    ],
+    "table4": [
+        Variant("warm-up only", row="cbp_warmup"),
+        *(
+            Variant(f"{title}, {fusion}", (f"schedule.strategy={strategy}",), infer=infer)
+            for title, strategy in (("only F", "only_f"), ("only B", "only_b"))
+            for fusion, infer in {"CBP": (), **FUSIONS}.items()
+        ),
+        Variant("only B, VLP", ("schedule.strategy=only_b",), row="vlp"),
+        Variant("alternating"),
+    ],
+    "table5": [
+        Variant("warm-up only", row="cbp_warmup"),
+        Variant("A1: L_kd", ("loss.fb=0",)),
+        Variant("A2: L_fb", CONTRAST_ALONE),
+        Variant("L_kd and L_fb"),
+    ],
+    "table6": [
+        Variant("own CBP", row="cbp_warmup"),
+        Variant("own CBP, early fusion (average)", (*ALONE, "cbp.early_fusion=average"), row="cbp_warmup"),
+        Variant("own CBP, early fusion (concatenation)", (*ALONE, "cbp.early_fusion=concatenation"), row="cbp_warmup"),
+        Variant("own CBP in the framework"),
+        *(
+            variant
+            for title, name in PLUG_INS.items()
+            for variant in (
+                Variant(title, (f"cbp.name={name}",), row="cbp_warmup"),
+                Variant(f"{title} in the framework", (f"cbp.name={name}",)),
+            )
+        ),
+    ],
+    # beyond the paper: each idea by itself against the configuration as it is
+    "beyond": [
+        Variant("as configured"),
+        Variant("agreement of the branches", ("pseudo_labels.agreement=drop",)),
+        Variant("thresholds per class", ("pseudo_labels.adaptive=true",)),
+        Variant("averaged teachers (0.99)", ("pseudo_labels.ema=0.99",)),
+        Variant("bag loss kept in F phases (0.1)", ("loss.cls=0.1",)),
+        Variant("several time scales", ("cbp.name=multiscale",)),
+        Variant("one round", ("schedule.rounds=1",)),
+    ],
+    "pooling": [
+        variant
+        for name in POOLINGS
+        for variant in (
+            Variant(f"{name}, warm-up", (f"cbp.pooling.name={name}",), row="cbp_warmup"),
+            Variant(f"{name}, ours", (f"cbp.pooling.name={name}",)),
+        )
+    ],
+}
+
+
+def run_table(
+    name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int
+) -> dict:
+    """Train and measure what is missing of a table; returns it as data (see `collect`), also written to `out`.
+
+    Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
+    Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
+    and for runs in `out` that were made from others.
+    """
+    if name not in TABLES:
+        raise UserError(f"unknown table {name!r}; allowed: {', '.join(TABLES)}")
+    if not seeds:
+        raise UserError("no seed given; give at least one, for example --seeds 0 1 2")
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"a seed is given twice ({', '.join(map(str, seeds))}): it would count as two trainings")
+    base = load_config(config_name, overrides)
+    configs = configurations(TABLES[name], base, seeds, out)
+    _check_rows(name, TABLES[name], configs)
+    left_out = run_all(list(jobs_of(TABLES[name], configs).values()), jobs, name)
+    table = collect(name, TABLES[name], base.evaluation.protocol, configs, left_out)
+    write_json(out / f"{name}.json", table)
+    with atomic_write(out / f"{name}.md", "w") as stream:
+        stream.write(markdown(table))
+    with atomic_write(out / f"{name}.csv", "w") as stream:
+        stream.write(comma_separated(table))
+    return table
+
+
+def variant_config(base: Config, variant: Variant, seed: int, out: Path) -> Config:
+    """A variant's configuration, with a run folder named by the hash of everything that shapes its training."""
+    changed = build(Config, override(plain(base), [*variant.train, f"seed={seed}", "training.threads=1"]))
+    return build(Config, {**plain(changed), "out": str(out / "runs" / shaping_hash(changed))})
+
+
+Configurations = dict[tuple[str, int], Config]
+
+
+def configurations(variants: Sequence[Variant], base: Config, seeds: Sequence[int], out: Path) -> Configurations:
+    """(variant's name, seed) -> its configuration, in the run folder that holds its run or will."""
+    configs = {(variant.name, seed): variant_config(base, variant, seed, out) for variant in variants for seed in seeds}
+    return with_known_runs(configs, out / "runs")
+
+
+def jobs_of(variants: Sequence[Variant], configs: Configurations) -> dict[str, Job]:
+    """Run folder to job; variants that differ in row or inference only share one."""
+    measures: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
+    by_folder: dict[str, Config] = {}
+    for variant in variants:
+        for (name, _), config in configs.items():
+            if name == variant.name:
+                by_folder[config.out] = config
+                measures.setdefault(config.out, {})[variant.row, variant.infer] = None
+    return {folder: Job(config, tuple(measures[folder])) for folder, config in by_folder.items()}
+
+
+def _check_rows(table: str, variants: Sequence[Variant], configs: Configurations) -> None:
+    from wtal.runs.predict import check_row
+
+    for variant in variants:
+        config = next(config for (name, _), config in configs.items() if name == variant.name)
+        try:
+            check_row(build(Config, override(plain(config), variant.infer)), variant.row)
+        except UserError as error:
+            raise UserError(
+                f"{table}, {variant.name!r} with schedule.strategy={config.schedule.strategy}: {error}"
+            ) from None
+
+
+def collect(
+    name: str, variants: Sequence[Variant], protocol: str, configs: Configurations, left_out: Mapping[str, int]
+) -> dict[str, Any]:
+    """The measurements of a table: per variant, mean and spread over seeds of every figure, and each seed's values.
+
+    The spread of a single seed is None. `left_out`: videos without features, by part (see `run_all`).
+    """
+    seeds = list(dict.fromkeys(seed for _, seed in configs))
+    lines = []
+    for variant in variants:
+        results = []
+        for seed in seeds:
+            result = read_json(result_file(configs[variant.name, seed], variant.row, variant.infer))
+            results.append({key: value for key, value in result.items() if key != "inputs"})
+        flat = [{**{f"mAP@{k}": v for k, v in r["mAP"].items()}, **_numbers(r)} for r in results]
+        figures = {}
+        for key in flat[0]:
+            mean, spread = mean_and_spread([f[key] for f in flat])
+            figures[key] = {"mean": mean, "spread": spread if len(flat) > 1 else None}
+        by_seed = dict(zip(map(str, seeds), results, strict=True))
+        lines.append({"name": variant.name, "figures": figures, "seeds": by_seed})
+    return {"table": name, "protocol": protocol, "seeds": seeds, "left_out": dict(left_out), "rows": lines}
+
+
+def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
+    return {key: result[key] for key in ("average_mAP", "fg_miou", "bg_miou")}
+
+
+TITLES = {"average_mAP": "average", "fg_miou": "fg mIoU", "bg_miou": "bg mIoU"}
+
+
+def markdown(table: Mapping[str, Any]) -> str:
+    """A Markdown table in percent, `mean ± spread` (sample standard deviation over seeds), every measured tIoU."""
+    keys = list(table["rows"][0]["figures"])
+    lines = [["", *(TITLES.get(key, key) for key in keys)]]
+    lines += [[row["name"], *(_cell(row["figures"][key]) for key in keys)] for row in table["rows"]]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    said = [
+        f"{table['table']}, protocol `{table['protocol']}`, seeds {', '.join(map(str, table['seeds']))}; percent, "
+        "mean ± standard deviation",
+    ]
+    if phrase := left_out_phrase(table):
+        said += ["", phrase]
+    rows = ["| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([*said, "", rows[0], rule, *rows[1:]]) + "\n"
+
+
+def _cell(figure: Mapping[str, float | None]) -> str:
+    # one value has no spread, which is not a spread of 0
+    spread = "–" if figure["spread"] is None else f"{100 * figure['spread']:.1f}"
+    return f"{100 * figure['mean']:.1f} ± {spread}"
+
+
+def left_out_phrase(table: Mapping[str, Any]) -> str:
+    """How many videos have no features and are in none of the figures; empty where all have."""
+    counts = [f"{count} {part}" for part, count in table["left_out"].items() if count]
+    return f"without features, and left out: {' and '.join(counts)} videos" if counts else ""
+
+
+def comma_separated(table: Mapping[str, Any]) -> str:
+    """The same as CSV: name, then mean and spread of each figure, as fractions; no spread: an empty field."""
+    keys = list(table["rows"][0]["figures"])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["variant", *(f"{key} {part}" for key in keys for part in ("mean", "spread"))])
+    for row in table["rows"]:
+        writer.writerow([row["name"], *(row["figures"][key][part] for key in keys for part in ("mean", "spread"))])
+    return text.getvalue()

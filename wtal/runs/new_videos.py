@@ -1,0 +1,111 @@
+"""Features of videos that a run has not seen: which model makes each of the run's streams, and all of them extracted.
+
+With several vision-language models (`vlp.more`) the store gets one clip stream of each; they are found by the folder
+that each extraction names, so that a run trained on `clip-1a2b3c4d` reads what that model says of the new videos.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from feature_extraction.errors import UserError
+from feature_extraction.settings import STREAMS, ExtractionSettings
+from wtal.config.load import Config
+from wtal.datasets.features import FeatureSet
+from wtal.models.build import has_vlp
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """One pass over the videos."""
+
+    settings: ExtractionSettings
+    names: Mapping[str, str]
+    """Kind of stream (rgb, flow, clip) -> the run's name for it."""
+
+
+def needed_streams(config: Config) -> list[str]:
+    """The run's names of the streams that its branches and its video classifier read."""
+    names = list(config.cbp.streams)
+    if has_vlp(config) or config.cbp.early_fusion != "none":
+        names.append(config.vlp.stream)
+    if has_vlp(config):
+        names += [more.stream for more in config.vlp.more]
+    if config.inference.video_classifier:
+        from wtal.training.video_classifier import load_video_classifier
+
+        names += load_video_classifier(Path(config.inference.video_classifier)).streams
+    return list(dict.fromkeys(names))
+
+
+def extractions_of(config: Config) -> list[Extraction]:
+    """The passes that make every stream a run needs: one for the configured towers, one a further CLIP model.
+
+    Raises `UserError` for a stream that the configuration does not say how to make.
+    """
+    more = {model.stream: model for model in config.vlp.more}
+    first: dict[str, str] = {}
+    further = []
+    models = {(config.extraction.clip_model, config.extraction.clip_pretrained): config.vlp.stream}
+    for name in needed_streams(config):
+        kind = _kind(name)
+        if name in more:
+            model = more[name]
+            if not (model.clip_model and model.clip_pretrained):
+                raise UserError(
+                    f"vlp.more: clip_model and clip_pretrained of stream {name!r} are not set, so nobody knows which "
+                    "model embeds new videos"
+                )
+            tower = (model.clip_model, model.clip_pretrained)
+            if tower in models:
+                raise UserError(f"streams {models[tower]!r} and {name!r} name one CLIP model; new videos have it once")
+            models[tower] = name
+            settings = replace(
+                config.extraction, streams=("clip",), clip_model=model.clip_model, clip_pretrained=model.clip_pretrained
+            )
+            further.append(Extraction(settings, {"clip": name}))
+        elif kind not in config.extraction.streams or kind in first:
+            known = ", ".join(config.extraction.streams)
+            raise UserError(
+                f"stream {name!r} cannot be extracted from new videos: extraction.streams makes {known}"
+                + (f", and {first[kind]!r} is its {kind}" if kind in first else "")
+            )
+        else:
+            first[kind] = name
+    kinds = tuple(kind for kind in config.extraction.streams if kind in first)
+    passes = [Extraction(replace(config.extraction, streams=kinds), {kind: first[kind] for kind in kinds})]
+    return [*(passes if kinds else []), *further]
+
+
+def extract_streams(
+    videos: Sequence[Path], place: Path, extractions: Sequence[Extraction]
+) -> tuple[FeatureSet, list[str], dict[str, str]]:
+    """Extract `videos` into the store `place`; what is there is not made again.
+
+    Returns the features under the run's names, the ids that have all of them, sorted, and id -> why of the others.
+    """
+    from feature_extraction.pipeline.run import extract
+    from wtal.config.shipped import resolve
+
+    folders: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    seen: set[str] = set()
+    for extraction in extractions:
+        summary = extract(list(videos), place, extraction.settings, resolve=resolve)
+        folders |= {extraction.names[kind]: folder.name for kind, folder in summary.streams.items()}
+        failed |= summary.failed
+        seen |= {*summary.done, *summary.present}
+    if len(set(folders.values())) < len(folders):
+        said = ", ".join(f"{name} -> {folder}" for name, folder in folders.items())
+        raise UserError(f"two streams of the run turned out to be made by one model ({said})")
+    ids = sorted(seen - set(failed))
+    features = FeatureSet(place, list(folders.values()))
+    features.streams = dict(zip(folders, features.streams.values(), strict=True))
+    features.dims = {name: stream.dim for name, stream in features.streams.items()}
+    return features, ids, failed
+
+
+def _kind(name: str) -> str:
+    """rgb, flow or clip of `clip` or `clip-1a2b3c4d`; another name is itself."""
+    base = name.rpartition("-")[0]
+    return base if base in STREAMS else name

@@ -1,0 +1,211 @@
+"""The run folder: what was asked (`config.yaml`), what it ran on (`manifest.json`), what happened (`metrics.jsonl`).
+
+runs/<name>/config.yaml  manifest.json  metrics.jsonl  checkpoints/  scores/<row>/  predictions.json
+            summary.json  report/index.html
+"""
+
+import datetime
+import importlib.metadata
+import json
+import pickle
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
+from feature_extraction.store.stream import encode_id
+from wtal.config.load import Config, read_yaml
+from wtal.config.strict import build, dump, plain
+
+PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
+
+# what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
+BESIDE = ("world", "features", "manifest.json", "log.txt")
+
+# what runs did before a setting came whose default is another: a run's config.yaml names every setting of its time
+BEFORE = {"vlp": {"input_length": "one"}}
+
+ROWS = {
+    # row: what reports call it
+    "cbp_warmup": "CBP after warm-up",
+    "vlp_raw": "VLP (frozen CLIP)",
+    "vlp": "VLP after the last B step",
+    "ours": "ours",
+    "ours_last": "ours, last phase (where `ours` is chosen on held-out videos)",
+}
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run, and reading and writing of the small files in it."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.path / "summary.json"
+
+    def scores(self, row: str, video_id: str) -> Path:
+        """File of one video's frame scores by one row of `ROWS`."""
+        return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
+
+    def config(self) -> Config:
+        """The configuration that this run was started with."""
+        file = self.path / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{self.path}: no config.yaml; this is not a run folder (`wtal train` makes one)")
+        values = read_yaml(file)
+        return build(Config, values | {name: {**old, **values.get(name, {})} for name, old in BEFORE.items()})
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path / "manifest.json")
+
+    def open(self, config: Config, inputs: Mapping[str, str]) -> bool:
+        """Start this run, or go on with it; returns True where it goes on.
+
+        `inputs` names what the run reads by its hash (annotations, feature streams, weights). A folder that holds
+        another configuration, other inputs or foreign files is refused with the first difference.
+        """
+        if (self.path / "config.yaml").is_file():
+            self._check_same(config, inputs)
+            return True
+        for half in self.path.glob(".*.part"):
+            # what a kill left of the files below
+            half.unlink(missing_ok=True)
+        if self.path.is_dir() and any(entry.name not in BESIDE for entry in self.path.iterdir()):
+            raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with out=FOLDER")
+        write_json(self.path / "manifest.json", manifest(config, inputs))
+        # last, because config.yaml is the mark of a started run
+        with atomic_write(self.path / "config.yaml", "w") as stream:
+            stream.write(dump(config))
+        return False
+
+    def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
+        # the folder itself may be written in another way (relative, absolute): it is this one
+        difference = first_difference({**plain(self.config()), "out": ""}, {**plain(config), "out": ""})
+        if difference is None:
+            known = self.manifest()["inputs"]
+            difference = first_difference(known, dict(inputs), "inputs")
+        if difference:
+            raise UserError(f"{self.path} holds another run ({difference}); choose another folder with out=FOLDER")
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        with open(self.metrics, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl; a line that a kill cut short is left out."""
+        if not self.metrics.is_file():
+            return []
+        records = []
+        lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                raise UserError(f"{self.metrics}: line {number} is not JSON; remove that line") from None
+        return records
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics that a run resumed at `step` writes again: later steps', and the next phase's labels."""
+        kept = [
+            record
+            for record in self.records()
+            if record["step"] < step or (record["step"] == step and record["kind"] != "pseudo_labels")
+        ]
+        with atomic_write(self.metrics, "w") as stream:
+            stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+
+
+def first_difference(before: Any, after: Any, where: str = "") -> str | None:
+    """The first place where two nested mappings differ, in words; None where they are equal."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in [*before, *(key for key in after if key not in before)]:
+            inner = first_difference(before.get(key), after.get(key), f"{where}.{key}" if where else str(key))
+            if inner:
+                return inner
+        return None
+    return None if before == after else f"{where} was {before!r}, now {after!r}"
+
+
+def manifest(config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What a reader needs to make the run again: versions, git state, seed, hashes of everything that went in."""
+    return {
+        "command": sys.argv,
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in ("wtal", *PACKAGES)},
+        "git": _git_state(),
+        "inputs": dict(inputs),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the checkout that this code runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return {"commit": commit.stdout.strip(), "changed": bool(status.stdout.strip())}
+
+
+def file_input(path: Path) -> str:
+    """Identity of an input file for the manifest. Raises `UserError` where there is none."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    return f"sha256:{sha256_file(path)}"
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers and text (nested in dicts and lists) to `path`, atomically."""
+    with atomic_write(path) as stream:
+        torch.save(state, stream)
+
+
+def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, on the CPU. Raises `UserError` for a missing or foreign file, or one that
+    lacks one of `keys`."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint; has `wtal train` got that far?") from None
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UserError(f"{path}: not a checkpoint of wtal ({reason})") from None
+    if not isinstance(state, dict) or (lacking := [key for key in keys if key not in state]):
+        what = f"no {lacking[0]!r} in it" if isinstance(state, dict) else f"it holds a {type(state).__name__}"
+        raise UserError(f"{path}: not a checkpoint of wtal ({what})")
+    return state

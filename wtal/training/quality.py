@@ -1,0 +1,113 @@
+"""Looking at a run while it trains: quality of labels and branches per phase, and copies of the log for others to read.
+
+Legend: T snippets, C classes.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from feature_extraction.errors import UserError
+from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.features import FeatureSet
+from wtal.evaluation.classification import classification_map
+from wtal.evaluation.frame_miou import FrameMIoU, frame_miou, rasterise
+from wtal.inference.scores import frame_scores, score_videos
+from wtal.models.streams import StreamedBranch
+from wtal.training.data import label_matrix
+
+
+class PhaseQuality:
+    """What is measured at the end of every phase, on training videos only.
+
+    Frame mIoU, where somebody annotated segments of training videos: it decides nothing, it is shown. Video-level
+    mAP on the held-out training videos: it may choose a phase (`training.select`). What cannot be measured is left
+    out of the records. `threshold` turns frame scores into foreground.
+    """
+
+    def __init__(
+        self,
+        features: FeatureSet,
+        annotations: AnnotationSet,
+        ids: Sequence[str],
+        threshold: float,
+        held_out: Sequence[str] = (),
+    ) -> None:
+        self.features, self.ids, self.threshold = features, list(ids), threshold
+        self.classes, self.held_out = annotations.classes, list(held_out)
+        labels = {video_id: annotations.videos[video_id].labels for video_id in held_out}
+        self.held_out_label_NC = label_matrix(labels, self.held_out, annotations.classes)
+        known = [video_id for video_id in ids if annotations.videos[video_id].instances]
+        self.truth = {
+            video_id: rasterise(
+                annotations.videos[video_id].instances, features.grid, features.length(video_id), annotations.classes
+            )
+            for video_id in known
+        }
+
+    def of_labels(self, pseudo: Sequence[np.ndarray]) -> dict[str, float]:
+        """Foreground and background mIoU of ternary pseudo-labels, one `[T, C]` a training video."""
+        by_id = dict(zip(self.ids, pseudo, strict=True))
+        return self._record({video_id: by_id[video_id] for video_id in self.truth})
+
+    def of_branch(self, branch: StreamedBranch, rule: str, device: torch.device) -> dict[str, float]:
+        """Foreground and background mIoU of a branch's thresholded scores."""
+        scored = score_videos(branch, self.features, list(self.truth), device)
+        masks = [(frame_scores(output, mask_BT, rule)[0] > self.threshold).cpu().numpy() for output, mask_BT in scored]
+        return self._record(dict(zip(self.truth, masks, strict=True)))
+
+    def of_videos(self, branch: StreamedBranch, device: torch.device) -> dict[str, float]:
+        """Video-level mAP of a branch on the held-out training videos, over the classes that occur there."""
+        if not self.held_out:
+            return {}
+        scored = score_videos(branch, self.features, self.held_out, device)
+        probability = [branch.branch.video_probability(output, mask_BT)[0].cpu() for output, mask_BT in scored]
+        occurs_C = self.held_out_label_NC.any(axis=0)
+        score_NC = torch.stack(probability).float().numpy()[:, occurs_C]
+        names = [name for name, occurs in zip(self.classes, occurs_C, strict=True) if occurs]
+        return {"held_out_map": classification_map(score_NC, self.held_out_label_NC[:, occurs_C], names).mAP}
+
+    def _record(self, prediction: dict[str, np.ndarray]) -> dict[str, float]:
+        if not self.truth:
+            return {}
+        result: FrameMIoU = frame_miou(self.truth, prediction)
+        return {
+            name: value
+            for name, value in (("fg_miou", result.foreground), ("bg_miou", result.background))
+            if not math.isnan(value)
+        }
+
+
+class Tracker:
+    """Copies numbers of metrics.jsonl to TensorBoard, if asked for."""
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.folder, self.writer, self.make_writer = folder / "tensorboard", None, None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UserError(
+                    "training.tensorboard is on, but TensorBoard is not installed: pip install 'wtal[tensorboard]'"
+                ) from None
+            self.make_writer = SummaryWriter
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Write the numbers of one record under `kind/name`."""
+        if self.make_writer is None:
+            return
+        if self.writer is None:
+            # not sooner: it writes into the run folder, which is made after everything was checked
+            self.writer = self.make_writer(str(self.folder))
+        for name, value in record.items():
+            if name != "step" and isinstance(value, (int, float)):
+                self.writer.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        """Flush what is left."""
+        if self.writer is not None:
+            self.writer.close()
