@@ -4,9 +4,13 @@ import errno
 import hashlib
 import json
 import os
+import re
+import socket
+import stat
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,18 +18,23 @@ from typing import IO, Any
 import numpy as np
 
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.seal import sealed, without_seal
 
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path`; on a clean exit fsync it and rename it to `path`.
 
-    After a kill at any moment `path` holds its old content or the new one, never a part.
+    After a kill at any moment `path` holds its old content or the new one, never a part. A device or a pipe cannot be
+    replaced: it is written to.
     """
     path = Path(path)
-    handle, temporary = in_folder(
-        path.parent, lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
-    )
+    if _takes_bytes(path):
+        with _naming(path), open(path, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+        return
+    prefix = f".{path.name[:80]}.{_host()}-{os.getpid()}-"
+    handle, temporary = in_folder(path.parent, lambda: tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".part"))
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
@@ -38,6 +47,84 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and error.filename in (None, temporary):
             error.filename, error.filename2 = str(path), None  # a full disk's error names no file by itself
         raise
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether `path` is a device or a pipe, or one of /dev's names of an open file (`/dev/stdout`)."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(path.absolute().parent) in ("/dev", "/dev/fd")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+_PART = re.compile(r"\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[^.]*\.part")
+_ABANDONED_SECONDS = 86400.0
+
+
+def sweep_parts(folder: Path) -> list[Path]:
+    """Remove what killed writers left in `folder` (not in folders below): returns what was removed.
+
+    A part is abandoned where its process, of this machine, is gone, or where it has not changed for a day.
+    """
+    removed = []
+    for path in folder.glob(".*.part"):
+        match = _PART.search(path.name)
+        try:
+            gone = match is not None and match["host"] == _host() and not process_lives(int(match["process"]))
+            if gone or time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+                removed.append(path)
+        except FileNotFoundError:
+            continue  # its writer ended this moment
+    return removed
+
+
+def process_lives(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def refuse_links(root: Path, *names: str) -> None:
+    """Raise `UserError` where one of the folders `names` of `root`, or a folder in it, is a link.
+
+    What is written or removed there would be somebody else's. `root` itself may be a link: the user named it.
+    """
+    for name in names:
+        place = Path(root)
+        for part in Path(name).parts:
+            place = place / part
+            _refuse_link(place)
+        for folder, subfolders, _ in os.walk(place):
+            for inner in subfolders:
+                _refuse_link(Path(folder, inner))
+
+
+def _refuse_link(place: Path) -> None:
+    if place.is_symlink():
+        raise UserError(
+            f"{place}: a link to {os.readlink(place)}; nothing is written or removed through links inside an output "
+            "folder: put a folder in its place, or give another output folder"
+        )
 
 
 def in_folder(folder: Path, act: Callable[[], Any]) -> Any:
@@ -59,6 +146,11 @@ def _umask() -> int:
     return mask
 
 
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its seal, by which `read_json` notices damage."""
+    write_json(path, sealed(value))
+
+
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
     """Write `value` as UTF-8 JSON, whole or not at all. NaN and infinities are refused (`ValueError`)."""
     with atomic_write(path, "w") as stream:
@@ -67,10 +159,11 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or malformed one is a `UserError` that names it."""
+    """Read a JSON file, without its seal where it has one; a missing, malformed or damaged one is a `UserError` that
+    names it."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+            return without_seal(path, json.load(stream))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except RecursionError:

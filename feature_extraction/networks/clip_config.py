@@ -9,6 +9,7 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
+from feature_extraction.seal import check_listed
 
 REQUIRED = ("embed_dim", "vision_cfg", "text_cfg")
 
@@ -39,6 +40,7 @@ def read_config_file(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Both the layout of open_clip and that of files on the Hugging Face hub are read. Raises `UserError` for a key that
     is not known here, and for a value that is no plain number, text, truth value or list of numbers.
     """
+    check_listed(path)
     config, overrides = read_json(path), {}
     if isinstance(config, dict) and "model_cfg" in config:
         config, overrides = config["model_cfg"], config.get("preprocess_cfg", {})
@@ -61,7 +63,7 @@ def _check(path: Path, name: str, group: dict[str, Any]) -> None:
         if key not in KNOWN[name]:
             raise UserError(
                 f"{path}: the key {where!r} is not accepted; a model config file describes open_clip's own towers "
-                f"({', '.join(sorted(KNOWN[name]))}); for towers or tokenizers of other libraries give an open_clip name"
+                f"({', '.join(sorted(KNOWN[name]))}); for towers of other libraries give an open_clip name"
             )
         if key in FURTHER and isinstance(value, dict):
             plain = all(_plain(inner) for inner in value.values())

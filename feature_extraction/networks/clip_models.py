@@ -15,13 +15,15 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import atomic_write
 from feature_extraction.networks.clip_config import read_config_file
+from feature_extraction.networks.tensor_files import read_tensors
 from feature_extraction.networks.weights import VARIABLE
+from feature_extraction.seal import check_archive, check_listed
 from feature_extraction.settings import ExtractionSettings
 
 FULL_VOCABULARY = 49408  # CLIP's byte-pair vocabulary: 512 byte symbols, 48,894 merges, 2 marks
@@ -153,20 +155,32 @@ def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> N
 
 def _check_activation(weights: Path, config: dict[str, Any]) -> None:
     """A file of `save_clip` says its config: a wrong activation cannot be told by the tensors' shapes."""
+    check_listed(weights)
     with open(weights, "rb") as stream:
-        if stream.read(9)[8:9] != b"{":  # not safetensors: nothing is known
+        start = stream.read(9)
+        if start[8:9] != b"{":  # not safetensors: nothing is known
+            _check_whole(weights, start)
             return
+    written = read_tensors(weights)[1].get("clip_config", "{}")
     try:
-        with safe_open(weights, framework="pt") as file:
-            written = (file.metadata() or {}).get("clip_config", "{}")
         trained = bool(json.loads(written).get("quick_gelu", False))
-    except (SafetensorError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{weights}: not a valid safetensors file, or cut short ({error})") from None
     if written != "{}" and trained != bool(config.get("quick_gelu", False)):
         raise UserError(
             f"{weights}: trained with quick_gelu {str(trained).lower()}, the model config says otherwise; "
             "set quick_gelu in the config as the weights need it"
         )
+
+
+def _check_whole(weights: Path, start: bytes) -> None:
+    if start[:4] != b"PK\x03\x04":
+        return
+    try:
+        with open(weights, "rb") as stream:
+            check_archive(stream)
+    except ValueError as error:
+        raise UserError(f"{weights}: not a weights file, or {error}") from None
 
 
 def make_tokenizer(model: str, config: dict[str, Any]) -> Any:

@@ -18,6 +18,7 @@ COMMANDS = {
     "extract-audio": "audio files to a feature store of log-mel frames",
     "weights": "public network weights: where they are, download, verify",
     "convert": "features or annotations of other projects into this one's formats",
+    "store": "verify or repair a feature store: every array against its hash",
     "check": "what is odd in annotations and features, or where two sources disagree",
     "train": "train from a feature store and video-level labels",
     "train-video-classifier": "NetVLAD and its family alone: which classes a video has, from features and labels",

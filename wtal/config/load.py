@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from feature_extraction.errors import UserError
+from feature_extraction.seal import check_text
 from feature_extraction.settings import ExtractionSettings
 from wtal.config.data import DataSettings
 from wtal.config.evaluation import EvaluationSettings
@@ -66,7 +67,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises `UserError` for anything else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_bytes().decode()
+        check_text(path, text)
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     if content is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import read_json, write_json
+from feature_extraction.files import read_json, write_json, write_sealed
 
 AMBIGUOUS = "Ambiguous"
 
@@ -215,4 +215,4 @@ def write_predictions(path: Path, detections: dict[str, Iterable[Detection]], de
         for video_id, found in detections.items()
     }
     external = {"used": bool(details), "details": details}
-    write_json(path, {"version": "VERSION 1.3", "results": results, "external_data": external})
+    write_sealed(path, {"version": "VERSION 1.3", "results": results, "external_data": external})

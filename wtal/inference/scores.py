@@ -3,7 +3,6 @@
 Legend: T snippets, C classes.
 """
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
+from feature_extraction.seal import check_archive
 from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.features import FeatureSet
 from wtal.models.branch import BranchOutput, masked_min_max
@@ -58,10 +58,10 @@ class VideoScores:
         try:
             # opened here, because numpy leaves a damaged archive open
             with open(path, "rb") as stream:
-                if not zipfile.is_zipfile(stream):
-                    raise ValueError("no npz archive, or a part of one")
-                stream.seek(0)
+                check_archive(stream)
                 file = np.load(stream, allow_pickle=False)
+                if unknown := set(file.files) - {"time", "frame_TC", "video_C", "attention_T"}:
+                    raise ValueError(f"it holds {min(unknown)!r}")
                 fps, window, stride, duration = file["time"].tolist()
                 attention_T = file["attention_T"] if "attention_T" in file.files else None
                 grid = TimeGrid(fps, int(window), int(stride))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import PartialFailure, UserError
-from feature_extraction.files import write_json
+from feature_extraction.files import write_sealed
 from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
 from wtal.config.load import Config
@@ -149,7 +149,7 @@ def summarise(
     other = fused_with(config, rows)
     measured = {row: measure(config, truth, rows[row], other) for row in ROWS if row in rows}
     summary = summary_of(config, truth, measured)
-    write_json(run.summary, summary)
+    write_sealed(run.summary, summary)
     return summary
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import read_json, write_json
+from feature_extraction.files import read_json, write_sealed
 from wtal.config.load import Config
 from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import VideoScores, frame_scores, score_videos
@@ -179,4 +179,4 @@ def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
     # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
     for path in (folder / row).glob("*.npz"):
         path.unlink()
-    write_json(identity, current)
+    write_sealed(identity, current)

@@ -21,7 +21,7 @@ import torch
 from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
-from feature_extraction.files import atomic_write, read_json, write_json
+from feature_extraction.files import atomic_write, read_json, write_sealed
 from wtal.config.strict import build, plain
 from wtal.datasets.features import FeatureSet
 from wtal.evaluation.classification import tagging_metrics
@@ -29,7 +29,7 @@ from wtal.inference.scores import VideoScores
 from wtal.models.losses import class_summed_loss
 from wtal.models.video_classifier.network import VideoClassifier, VideoClassifierSettings
 from wtal.training.data import TrainingVideos, label_matrix
-from wtal.training.folder import load_checkpoint
+from wtal.training.folder import load_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,11 +127,8 @@ def train_video_classifier(
             optimizer.step()
             total += loss.item()
         _log(folder, epoch, {"epoch": epoch, "loss": total / steps, "lr": optimizer.param_groups[0]["lr"]})
-        with atomic_write(folder / "state.pt") as stream:
-            torch.save(
-                {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1},
-                stream,
-            )
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epochs": epoch + 1}
+        save_checkpoint(folder / "state.pt", state)
     return TrainedVideoClassifier(model.eval(), classes, streams)
 
 
@@ -245,7 +242,7 @@ def _open(folder: Path, description: dict) -> None:
     elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty and no video classifier; choose another --out")
     else:
-        write_json(path, description)
+        write_sealed(path, description)
 
 
 def _log(folder: Path, epoch: int, entry: dict) -> None:

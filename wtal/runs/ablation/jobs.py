@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure, UserError
-from feature_extraction.files import hash8, read_json, write_json
+from feature_extraction.files import hash8, read_json, write_sealed
 from wtal.config.load import Config
 from wtal.config.models import OWN, PUBLISHED
 from wtal.config.strict import build, override, plain
@@ -233,4 +233,4 @@ def execute(job: Job) -> None:
             for name in {row, *([other] if other else [])}
         }
         values: dict[str, Any] = measure(changed, inputs.truth, rows[row], rows[other] if other else None)
-        write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})
+        write_sealed(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})
