@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import stat
 import tempfile
@@ -123,7 +124,7 @@ def _refuse_link(place: Path) -> None:
     if place.is_symlink():
         raise UserError(
             f"{place}: a link to {os.readlink(place)}; nothing is written or removed through links inside an output "
-            "folder: put a folder in its place, or give another output folder"
+            "folder: put what it leads to in its place, or give another output folder"
         )
 
 
@@ -213,6 +214,14 @@ def map_array(path: Path) -> np.ndarray:
     except Exception as error:
         # A damaged header comes as anything from TokenError over MemoryError to AttributeError
         raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, whole or not at all, with its time of change."""
+    with open(source, "rb") as stream, atomic_write(target) as copy:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+    known = source.stat()
+    os.utime(target, ns=(known.st_atime_ns, known.st_mtime_ns))
 
 
 def sha256_file(path: Path) -> str:

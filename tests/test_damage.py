@@ -129,11 +129,9 @@ def test_no_flip_and_no_cut_passes_unnoticed(tmp_path, kind):
     whole, before = path.read_bytes(), read()
     rng = np.random.default_rng(1)
     few = 8 if len(whole) > 100_000 else 1  # the reading of large ones takes its time
-    damages = [
-        ("flip", int(i), int(b))
-        for i, b in zip(rng.integers(0, len(whole), FLIPS // few), rng.integers(0, 8, FLIPS // few), strict=True)
-    ]
-    damages += [("cut", int(length), 0) for length in rng.integers(0, len(whole), CUTS // few)]
+    places, bits = rng.integers(0, len(whole), FLIPS // few).tolist(), rng.integers(0, 8, FLIPS // few).tolist()
+    damages = [("flip", at, bit) for at, bit in zip(places, bits, strict=True)]
+    damages += [("cut", at, 0) for at in rng.integers(0, len(whole), CUTS // few).tolist()]
     noticed = 0
     for what, at, bit in damages:
         damaged = bytearray(whole[:at] if what == "cut" else whole)

@@ -20,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, hash8, map_array, read_json, sha256_file, write_json, write_sealed
+from feature_extraction.files import (
+    atomic_write,
+    hash8,
+    map_array,
+    read_json,
+    refuse_links,
+    sha256_file,
+    write_json,
+    write_sealed,
+)
 from feature_extraction.store.grid import TimeGrid
 
 # What may stand in a path but not in a file's name everywhere, and '%' itself.
@@ -251,6 +260,7 @@ def create_stream(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:
     `identity` is JSON data with at least fps, window, stride and dim; its hash is in the folder's name.
     """
     stream = open_stream_of(root, name, identity)
+    refuse_links(Path(root), stream.folder.name, ".work")
     if not (stream.folder / "stream.json").is_file():
         write_json(stream.folder / "stream.json", stream.identity)
     return stream

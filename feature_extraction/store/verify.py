@@ -74,9 +74,10 @@ def repair_store(root: Path, progress: Callable[[Iterator], Iterator] = iter) ->
 
 def _look(root: Path, check: StoreCheck, progress: Callable) -> Iterator[tuple[Stream, str, str]]:
     streams = _streams(root, check)
-    for stream in streams:
-        check.parts += [str(path.relative_to(root)) for path in sorted(stream.folder.glob(".*.part"))]
-    for stream, video_id in progress([(stream, video_id) for stream in streams for video_id in stream.ids()]):
+    for folder in (stream.folder for stream in streams):
+        check.parts += [str(path.relative_to(root)) for path in sorted(folder.glob(".*.part"))]
+    videos = [(stream, video_id) for stream in streams for video_id in stream.ids()]
+    for stream, video_id in progress(videos):
         reason = stream.damage(video_id)
         if not reason and not np.isfinite(stream.read(video_id)).all():
             reason = "it holds NaN or infinity"

@@ -43,6 +43,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     the end where evaluation videos have no features (with `data.missing: skip`).
     """
     config = changed(run.config(), overrides)
+    run.claim()
     check_row(config, row)
     own_store = store is None or store.resolve() == Path(config.data.features).resolve()
     features = open_features(config, store)

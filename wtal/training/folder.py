@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, read_json, sha256_file, write_sealed
+from feature_extraction.files import atomic_write, read_json, refuse_links, sha256_file, sweep_parts, write_sealed
 from feature_extraction.seal import check_archive, seal_text
 from feature_extraction.store.stream import encode_id
 from wtal.config.load import Config, read_yaml
@@ -87,6 +87,7 @@ class RunFolder:
         `inputs` names what the run reads by its hash (annotations, feature streams, weights). A folder that holds
         another configuration, other inputs or foreign files is refused with the first difference.
         """
+        self.claim()
         if (self.path / "config.yaml").is_file():
             self._check_same(config, inputs)
             return True
@@ -109,6 +110,17 @@ class RunFolder:
             difference = first_difference(known, dict(inputs), "inputs")
         if difference:
             raise UserError(f"{self.path} holds another run ({difference}); choose another folder with out=FOLDER")
+
+    def claim(self) -> None:
+        """Before anything is written: refuse output folders that are links, and remove what killed writers left.
+
+        Raises `UserError` for a link.
+        """
+        folders = ("checkpoints", "scores", "results")
+        refuse_links(self.path, *folders, self.metrics.name)
+        for name in ("", *folders):
+            for folder in [self.path / name, *((self.path / name).glob("*/") if name else [])]:
+                sweep_parts(folder)
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""

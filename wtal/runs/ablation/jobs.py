@@ -219,6 +219,7 @@ def execute(job: Job) -> None:
 
     config = job.config
     run = trained(config)
+    run.claim()
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
     inputs, features = inputs_now(config), open_features(config)
