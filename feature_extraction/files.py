@@ -31,7 +31,7 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     if _takes_bytes(path):
-        with _naming(path), open(path, mode, encoding=None if "b" in mode else "utf-8") as stream:
+        with naming(path), open(path, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
         return
     prefix = f".{path.name[:80]}.{_host()}-{os.getpid()}-"
@@ -60,7 +60,8 @@ def _takes_bytes(path: Path) -> bool:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing inside name `path`: Python names a file in errors of opening alone."""
     try:
         yield
     except OSError as error:

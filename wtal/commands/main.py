@@ -1,6 +1,7 @@
 """The command `wtal`: one thin subcommand a stage, each in its own file under `wtal/commands`."""
 
 import argparse
+import errno
 import importlib
 import keyword
 import os
@@ -109,10 +110,8 @@ def _place_or_means(error: Exception) -> str | None:
         # A full disk or a missing right is no bug; a file that is not there may well be one
         from feature_extraction.files import place_failure
 
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _drop_output()
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _drop_output()  # whoever writes to a file names it
             return f"standard output: cannot be written to ({error.strerror})"
         failure = place_failure(error)
         if failure is not None:
@@ -120,9 +119,7 @@ def _place_or_means(error: Exception) -> str | None:
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("wtal", "feature_extraction"):
         return f"a library cannot be loaded ({text[:200]}); too little memory, or `pip install` again what it names"
     if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, OSError)) and _SCARCE.search(text)):
-        return (
-            f"too little memory or too few processes ({text[:200] or type(error).__name__}); free some, or raise limits"
-        )
+        return f"too little memory or too few processes ({text[:200] or type(error).__name__}); free some"
     return None
 
 

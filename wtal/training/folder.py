@@ -20,7 +20,15 @@ from typing import Any
 import torch
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, read_json, refuse_links, sha256_file, sweep_parts, write_sealed
+from feature_extraction.files import (
+    atomic_write,
+    naming,
+    read_json,
+    refuse_links,
+    sha256_file,
+    sweep_parts,
+    write_sealed,
+)
 from feature_extraction.seal import check_archive, seal_text
 from feature_extraction.store.stream import encode_id
 from wtal.config.load import Config, read_yaml
@@ -124,7 +132,7 @@ class RunFolder:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as stream:
+        with naming(self.metrics), open(self.metrics, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
