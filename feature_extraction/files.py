@@ -97,6 +97,8 @@ def sweep_parts(folder: Path) -> list[Path]:
 
 def process_lives(process: int) -> bool:
     """Whether a process of this number runs on this machine."""
+    if process < 1:
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -165,7 +167,7 @@ def read_json(path: Path) -> Any:
     names it."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return without_seal(path, json.load(stream))
+            return without_seal(path, parse_json(stream.read()))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except RecursionError:
@@ -175,6 +177,20 @@ def read_json(path: Path) -> Any:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
+
+def parse_json(text: str) -> Any:
+    """JSON data. Raises `ValueError` for what is none, and for text that no Unicode encoding can hold (half a pair of
+    surrogates: it could be neither shown nor written)."""
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text with half a surrogate pair, {error.object[error.start]!a}") from None
+    return value
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # What a place can lack, as opposed to what a program can do wrong
 _PLACE = {

@@ -131,6 +131,7 @@ def test_no_flip_and_no_cut_passes_unnoticed(tmp_path, kind):
     few = 8 if len(whole) > 100_000 else 1  # the reading of large ones takes its time
     places, bits = rng.integers(0, len(whole), FLIPS // few).tolist(), rng.integers(0, 8, FLIPS // few).tolist()
     damages = [("flip", at, bit) for at, bit in zip(places, bits, strict=True)]
+    damages += [("cut", 0, 0), ("cut", len(whole) - 2, 0)]
     damages += [("cut", at, 0) for at in rng.integers(0, len(whole), CUTS // few).tolist()]
     noticed = 0
     for what, at, bit in damages:

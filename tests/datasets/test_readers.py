@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.commands.main import main
 from wtal.config.data import DataSettings
 from wtal.datasets.annotations import (
     AnnotationSet,
     Instance,
     VideoAnnotation,
     read_activitynet,
+    read_predictions,
     write_activitynet,
 )
 from wtal.datasets.formats.by_name import FORMATS, guess_format, load_annotations, read_annotations
@@ -416,3 +418,34 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     )
     assert told.returncode == 0, told.stderr[-500:]
     assert int(told.stdout.splitlines()[-1]) < 100  # MiB
+
+
+def test_a_label_that_only_a_segment_has_is_a_class_or_named(tmp_path, capsys):
+    video = {"subset": "test", "duration": 9, "labels": ["a"], "annotations": [{"label": "b", "segment": [1, 2]}]}
+    (tmp_path / "t.json").write_text(json.dumps({"database": {"v": video}}))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"video": "v", **video}))
+    found = {"results": {"v": [{"label": "b", "segment": [1, 2], "score": 1}]}}
+    (tmp_path / "p.json").write_text(json.dumps(found))
+    for name in ("t.json", "t.jsonl"):
+        truth = str(tmp_path / name)
+        assert main(["evaluate", str(tmp_path / "p.json"), truth, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["average_mAP"] == 1.0
+        assert main(["diagnose", str(tmp_path / "p.json"), truth]) == 0
+        assert main(["compare", str(tmp_path / "p.json"), str(tmp_path / "p.json"), truth]) == 0
+    (tmp_path / "t.json").write_text(json.dumps({"classes": ["a"], "database": {"v": video}}))
+    assert main(["evaluate", str(tmp_path / "p.json"), str(tmp_path / "t.json")]) == 2
+    assert "label 'b' of video 'v' is not in the file's 'classes'" in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_is_one_line_in_every_reader(tmp_path, capsys):
+    text = '{"database": {"v": {"subset": "t", "annotations": [{"label": "\\ud800", "segment": [0, 1]}]}}}'
+    (tmp_path / "t.json").write_text(text)
+    (tmp_path / "p.json").write_text('{"results": {"v\\udc00": []}}')
+    (tmp_path / "t.jsonl").write_text('{"video": "a", "labels": ["\\ud83d"]}')
+    (tmp_path / "good.json").write_text('{"results": {"v\\ud83d\\ude00": []}}')
+    for name in ("t.json", "t.jsonl"):
+        assert main(["check", str(tmp_path / name)]) == 2
+    assert main(["evaluate", str(tmp_path / "p.json"), str(tmp_path / "t.json")]) == 2
+    assert main(["export", str(tmp_path / "p.json"), "--to", "csv", "--out", str(tmp_path / "o.csv")]) == 2
+    assert all("surrogate" in line or "JSON object" in line for line in capsys.readouterr().err.splitlines())
+    assert list(read_predictions(tmp_path / "good.json")) == ["v\U0001f600"]

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from feature_extraction.errors import UserError
 from feature_extraction.seal import check_text
 from feature_extraction.settings import ExtractionSettings
@@ -24,6 +22,7 @@ from wtal.config.training import (
     ScheduleSettings,
     TrainingSettings,
 )
+from wtal.config.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +68,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_bytes().decode()
         check_text(path, text)
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid YAML ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     if content is None:
-        return {}
+        raise UserError(f"{path}: holds no settings")  # cut to nothing, it would pass for all defaults
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected settings as 'name: value' lines")
     return content

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from feature_extraction.errors import UserError
+from wtal.config.yaml_text import parse_yaml
 
 T = TypeVar("T")
 
@@ -96,9 +97,9 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         if not equals or not path:
             raise UserError(f"{assignment!r}: expected key=value, for example optimizer.lr=1e-4")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{assignment!r}: the value is not valid YAML") from None
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise UserError(f"{assignment[:100]!r}: the value is not valid YAML ({error})") from None
         result = _set(result, path.split("."), value, path)
     return result
 

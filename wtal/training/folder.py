@@ -37,7 +37,7 @@ from wtal.config.strict import build, dump, plain
 PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
 
 # what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
-BESIDE = ("world", "features", "manifest.json", "log.txt")
+BESIDE = ("world", "features", "manifest.json", "log.txt", ".lock")
 
 # what runs did before a setting came whose default is another: a run's config.yaml names every setting of its time
 BEFORE = {"vlp": {"input_length": "one"}}

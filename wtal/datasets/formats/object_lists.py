@@ -19,7 +19,6 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 
-
 LARGEST = 1 << 26
 """Bytes of a file, and values in it."""
 DEEPEST = 20
