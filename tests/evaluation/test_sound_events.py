@@ -3,8 +3,6 @@ events."""
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,8 @@ from wtal.datasets.formats.dcase import clip_id, merge, read_dcase, read_duratio
 from wtal.evaluation.sound_events import Counts, clip_f1, event_f1, segment_f1
 from wtal.inference.sound_events import events_from_scores
 
-SHARED = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+from ..places import SHARED
+
 SED = SHARED / "sed"
 real_data = pytest.mark.skipif(not SED.is_dir(), reason="real data beside the checkout (sed) is not there")
 
