@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, read_activitynet
 from wtal.datasets.formats.object_lists import read_lists
 
@@ -183,12 +184,4 @@ def read_durations(path: Path) -> dict[str, float]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
