@@ -109,11 +109,7 @@ def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
     """Write one JSON object a video, labels and instances; `read_jsonl` gives the same videos back."""
     with atomic_write(path, "w") as stream:
         for video in annotations.videos.values():
-            entry: dict[str, Any] = {
-                "video": video.video_id,
-                "subset": video.subset,
-                "labels": list(video.labels),
-            }
+            entry: dict[str, Any] = {"video": video.video_id, "subset": video.subset, "labels": list(video.labels)}
             if video.duration is not None:
                 entry["duration"] = video.duration
             if video.instances:
