@@ -3,16 +3,17 @@
 import json
 import shutil
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wtal.commands.main import main
 
+from ..places import ROOT
+
 RATE, SECONDS = 16000, 4.0
 TONES = {"Bell": 2500.0, "Hum": 300.0}
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
+CONFIG = ROOT / "configs" / "sed_dcase19.yaml"
 
 
 @pytest.fixture(scope="module")
