@@ -84,7 +84,7 @@ class ReportData:
     classes: tuple[str, ...]
     videos: tuple[ReportVideo, ...]
     scores: Callable[[str], Mapping[str, VideoScores]]
-    """Video id to scores by row (keys of `ROWS`; a row may be missing) as detection sees them: fused where settings do."""
+    """Video id to scores by row (keys of `ROWS`; some may be missing) as detection sees them, fused where it fuses."""
     inference: InferenceSettings
     facts: tuple[tuple[str, str], ...] = ()
     """Name and value, the summary at the head of the index page."""

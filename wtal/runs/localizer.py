@@ -140,7 +140,7 @@ class Localizer:
 
     @functools.cached_property
     def _device(self) -> torch.device:
-        return pick_device(self.config.training.device)
+        return pick_device(self.config.training.device, kinds=())
 
     @functools.cached_property
     def _features(self) -> FeatureSet:
