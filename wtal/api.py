@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feature_extraction.errors import UserError
-from wtal.config.load import Config, load_config
+from wtal.config.load import Config, config_of_run, load_config
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.inference.scores import VideoScores
 from wtal.training.folder import ROWS, RunFolder
@@ -110,7 +110,7 @@ def load(run: str | Path, overrides: Sequence[str] = ()) -> Localizer:
     from wtal.runs.predict import changed
 
     folder = RunFolder(Path(run))
-    config = changed(folder.config(), overrides)
+    config = changed(config_of_run(folder.path), overrides)
     return Localizer(folder, config, load_annotations(config.data).classes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.evaluation.detection.protocols import assign, detection_map
@@ -25,7 +25,7 @@ VIDEO_TIOU = 0.5
 
 def read_run(run: RunFolder) -> ReportData:
     """Everything that the report of `run` shows. Raises `UserError` where the run has no predictions yet."""
-    config = run.config()
+    config = config_of_run(run.path)
     predictions = run_predictions(run)
     annotations = load_annotations(config.data)
     known = _sidecars(config, predictions)
@@ -68,7 +68,7 @@ def known_truth(annotations: AnnotationSet, video_ids: Iterable[str]) -> Annotat
 def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...], list[float], str]:
     """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the
     numbers."""
-    config = run.config()
+    config = config_of_run(run.path)
     predictions = run_predictions(run)
     truth = known_truth(load_annotations(config.data), predictions)
     if not truth.videos:
@@ -105,7 +105,7 @@ def score_reader(run: RunFolder, config: Config, classes: Sequence[str]) -> Call
     from wtal.datasets.features import open_features
     from wtal.runs.predict import classified
 
-    features = open_features(config)
+    features = open_features(config.data)
 
     def read(video_id: str) -> dict[str, VideoScores]:
         rows = checked(video_id)

@@ -8,7 +8,7 @@ from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import write_json
 from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.annotations import AnnotationSet, Detection, write_predictions
 from wtal.datasets.features import FeatureSet, available, open_features
@@ -42,10 +42,10 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     another feature `store` neither its scores are read nor any written. Returns 0, or raises `PartialFailure` at
     the end where evaluation videos have no features (with `data.missing: skip`).
     """
-    config = changed(run.config(), overrides)
+    config = changed(config_of_run(run.path), overrides)
     check_row(config, row)
     own_store = store is None or store.resolve() == Path(config.data.features).resolve()
-    features = open_features(config, store)
+    features = open_features(config.data, store)
     annotations = load_annotations(config.data)
     ids, missing = available(features, sorted(split(annotations, config.data).test.videos), config.data.missing)
     branches = build_branches(config, features, annotations.classes)
@@ -162,7 +162,7 @@ def predict_videos(
     is refused before anything is extracted. Videos that cannot be read are named by a `PartialFailure` after the
     others are written.
     """
-    config = changed(run.config(), overrides)
+    config = changed(config_of_run(run.path), overrides)
     check_row(config, row)
     rows = rows_for(config, row)
     extractions = extractions_of(config)

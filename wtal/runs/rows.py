@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json, write_json
+from wtal.config.groups import has_vlp
 from wtal.config.load import Config
 from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import VideoScores, frame_scores, score_videos
-from wtal.models.build import Branches, has_vlp
+from wtal.models.build import Branches
 from wtal.models.streams import StreamedBranch
 from wtal.training.folder import ROWS, RunFolder, load_checkpoint
 from wtal.training.schedule import Phase, plan
@@ -107,7 +108,7 @@ def score_row(
             video_id,
             VideoScores(
                 frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
-                video_C=branch.branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
+                video_C=branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
                 grid=features.grid,
                 duration=features.duration(video_id),
                 attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.config.models import OWN, PUBLISHED
 from wtal.config.strict import build, override, plain
 from wtal.datasets.annotations import AnnotationSet
@@ -76,7 +76,7 @@ def with_known_runs(configs: Mapping[Key, Config], folder: Path) -> dict[Key, Co
     for path in sorted(folder.glob("*/config.yaml")):
         run = RunFolder(path.parent)
         try:
-            config = run.config()
+            config = config_of_run(run.path)
         except UserError:
             continue  # of a version whose settings are not today's: no run of these configurations
         if finished(run, config):
@@ -93,7 +93,7 @@ def _meaning(config: Config) -> str:
     """`shaping_hash`, but the same for settings that are written in two ways and mean one thing."""
     values = plain(config)
     if config.cbp.name in OWN:
-        cbp = {key: value for key, value in values["cbp"].items() if key not in (*PUBLISHED, "um_margin")}
+        cbp = {key: value for key, value in values["cbp"].items() if key not in PUBLISHED}
         # before a null was allowed, these were the defaults
         for name, default in (("dropout_in", 0.5), ("dropout_out", 0.6)):
             cbp[name] = default if cbp[name] is None else cbp[name]
@@ -114,7 +114,7 @@ def inputs_now(config: Config) -> Inputs:
     from wtal.training.run import inputs_of
 
     annotations = load_annotations(config.data)
-    features = open_features(config)
+    features = open_features(config.data)
     parts = split(annotations, config.data)
     ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
     # training itself refuses what it lacks; a finished one needs nothing any more
@@ -127,7 +127,7 @@ def inputs_now(config: Config) -> Inputs:
             "nothing to measure; see data.test_subset"
         )
     return Inputs(
-        inputs_of(config, features),
+        inputs_of(config.data, features),
         AnnotationSet(parts.test.classes, known),
         {"test": len(missing), "training": len(untrained)},
     )
@@ -204,7 +204,7 @@ def trained(config: Config) -> RunFolder:
         return run
     if (run.path / "config.yaml").is_file():
         # what does not shape a training is no reason to refuse to go on with it
-        before = run.config()
+        before = config_of_run(run.path)
         config = replace(config, inference=before.inference, evaluation=before.evaluation, sandbox=before.sandbox)
     from wtal.training.run import train
 
@@ -221,7 +221,7 @@ def execute(job: Job) -> None:
     run = trained(config)
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
-    inputs, features = inputs_now(config), open_features(config)
+    inputs, features = inputs_now(config), open_features(config.data)
     ids = list(inputs.truth.videos)
     other = other_row(config)
     ends = [record for record in run.records() if record["kind"] == "phase_end"]
