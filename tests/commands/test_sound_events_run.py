@@ -10,9 +10,11 @@ import pytest
 
 from wtal.commands.main import main
 
+from ..places import ROOT
+
 RATE, SECONDS = 16000, 4.0
 TONES = {"Bell": 2500.0, "Hum": 300.0}
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
+CONFIG = ROOT / "configs" / "sed_dcase19.yaml"
 LAST = Path("checkpoints") / "last.pt"
 
 
