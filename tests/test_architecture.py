@@ -27,7 +27,7 @@ STOREYS = (
     ("wtal.runs",),
     ("wtal.report",),
     ("wtal.commands", "wtal.api"),
-    ("wtal.__init__", "wtal.__main__", "tools"),
+    ("wtal", "wtal.__main__", "tools"),
 )
 """Ground first. A room imports from itself and from the storeys below it."""
 

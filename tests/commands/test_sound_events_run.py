@@ -178,7 +178,8 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     from wtal.datasets.features import FeatureSet
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.inference.scores import VideoScores
-    from wtal.runs.predict import classified
+    from wtal.runs.localizer import Localizer
+    from wtal.training.folder import RunFolder
     from wtal.training.video_classifier import load_video_classifier
 
     chosen = f"inference.video_classifier={classifier}"
@@ -187,10 +188,11 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
     features = FeatureSet(world / "store", ["logmel"])
     own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
-    mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]
+    localizer = Localizer(RunFolder(run), config, load_annotations(config.data))
+    ((_, mixed),) = localizer.stored("ours", list(own))
     other_C = load_video_classifier(classifier).video_scores(features.read("clip_70.000"))
     np.testing.assert_allclose(mixed.video_C, 0.75 * own["clip_70.000"].video_C + 0.25 * other_C, rtol=1e-5)
-    assert mixed.frame_TC is own["clip_70.000"].frame_TC
+    np.testing.assert_array_equal(mixed.frame_TC, own["clip_70.000"].frame_TC)
     assert main(["predict", str(run), f"inference.video_classifier={world / 'wav'}", "--out", str(out)]) == 2
     assert "config.yaml: no such file" in capsys.readouterr().err
 

@@ -1,5 +1,4 @@
-"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their
-F1.
+"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their F1.
 
 Takes the score files that `wtal predict` left in the run folder; the table has the events of all of them. The
 F1 (event-based, segment-based, clip-level; macro and micro) is measured on the clips of --reference, or of the

@@ -1,5 +1,4 @@
-"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure
-it.
+"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure it.
 
 The data section of CONFIG says which videos and features. The folder that comes out serves as
 `inference.video_classifier`; its summary.json has GAP@20, hit@1, PERR and video mAP of the test videos.

@@ -28,15 +28,6 @@ PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-
 # what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
 BESIDE = ("world", "features", "manifest.json", "log.txt")
 
-ROWS = {
-    # row: what reports call it
-    "cbp_warmup": "CBP after warm-up",
-    "vlp_raw": "VLP (frozen CLIP)",
-    "vlp": "VLP after the last B step",
-    "ours": "ours",
-    "ours_last": "ours, last phase (where `ours` is chosen on held-out videos)",
-}
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -63,7 +54,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def scores(self, row: str, video_id: str) -> Path:
-        """File of one video's frame scores by one row of `ROWS`."""
+        """File of one video's frame scores by one row of the method."""
         return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
 
     def manifest(self) -> dict[str, Any]:
