@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 from feature_extraction.seal import sealed, without_seal
 
 
@@ -162,20 +162,33 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         stream.write("\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file's content; one that is missing or cannot be read is a `UserError` that names it."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, line ends as they are. Raises `UserError` naming the file."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file, without its seal where it has one; a missing, malformed or damaged one is a `UserError` that
     names it."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return without_seal(path, parse_json(stream.read()))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return without_seal(path, parse_json(read_bytes(path).decode("utf-8")))
     except RecursionError:
         raise UserError(f"{path}: not read, because its JSON is nested too deeply") from None
     except ValueError as error:  # also of a number of thousands of digits, which json does not wrap
         raise UserError(f"{path}: not valid JSON ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def parse_json(text: str) -> Any:
@@ -230,7 +243,7 @@ def map_array(path: Path) -> np.ndarray:
         raise
     except Exception as error:
         # A damaged header comes as anything from TokenError over MemoryError to AttributeError
-        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+        raise ValueError(reason_of(error, 120)) from None
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from feature_extraction.networks.i3d import I3D, load_i3d, save_i3d
 from feature_extraction.store.grid import TimeGrid
 from feature_extraction.store.stream import create_stream, open_streams
 from wtal.commands.main import main
-from wtal.config.load import load_config
+from wtal.config.load import config_of_run, load_config
 from wtal.config.shipped import shipped_folder
 from wtal.config.strict import plain
 from wtal.datasets.annotations import Detection, read_predictions, write_predictions
@@ -79,13 +79,13 @@ def shipped_clip_config(folder):
 
 def run_folder(folder):
     run = RunFolder(folder / "run")
-    run.open(load_config("sandbox", [f"out={folder / 'run'}"]), {"annotations": "sha256:" + "ef" * 32})
+    run.open(load_config("sandbox", [f"out={folder / 'run'}"]), {"annotations": "sha256:" + "ef" * 32}, 0)
     return run
 
 
 def config_yaml(folder):
     run = run_folder(folder)
-    return run.path / "config.yaml", lambda: plain(run.config())
+    return run.path / "config.yaml", lambda: plain(config_of_run(run.path))
 
 
 def manifest(folder):

@@ -21,7 +21,7 @@ from wtal.datasets.annotations import (
     write_predictions,
 )
 from wtal.report.build import build_report
-from wtal.runs.rows import _drop_foreign
+from wtal.runs.localizer import _drop_foreign
 from wtal.training.folder import RunFolder
 
 

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from feature_extraction.errors import UserError
-from feature_extraction.seal import check_text
 from feature_extraction.settings import ExtractionSettings
 from wtal.config.data import DataSettings
 from wtal.config.evaluation import EvaluationSettings
@@ -14,7 +12,7 @@ from wtal.config.inference import InferenceSettings, expand_assignments, expand_
 from wtal.config.models import CBPSettings, VLPSettings
 from wtal.config.sandbox import SandboxSettings
 from wtal.config.shipped import config_file
-from wtal.config.strict import build, override
+from wtal.config.strict import build, override, read_yaml
 from wtal.config.training import (
     LossSettings,
     OptimizerSettings,
@@ -22,7 +20,6 @@ from wtal.config.training import (
     ScheduleSettings,
     TrainingSettings,
 )
-from wtal.config.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +60,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     return build(Config, values)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises `UserError` for anything else."""
-    try:
-        text = path.read_bytes().decode()
-        check_text(path, text)
-        content = parse_yaml(text)
-    except ValueError as error:
-        raise UserError(f"{path}: not valid YAML ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    if content is None:
-        raise UserError(f"{path}: holds no settings")  # cut to nothing, it would pass for all defaults
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings as 'name: value' lines")
-    return content
+def config_of_run(folder: Path) -> Config:
+    """The configuration that the run in `folder` was started with."""
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder}: no config.yaml; this is not a run folder (`wtal train` makes one)")
+    return build(Config, read_yaml(file))
