@@ -24,7 +24,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     localizer = open_run(run, overrides)
     config, annotations = localizer.config, localizer.annotations
     rows_behind(config, row)
-    features = open_features(config, store)
+    features = open_features(config.data, store)
     videos = videos_of(config, annotations, features)
     ids, missing = videos.ids, videos.missing["test"]
     own_store = store is None or store.resolve() == Path(config.data.features).resolve()

@@ -32,7 +32,7 @@ def config_file(make_config, world):
 
 def jobs(table, base, seeds, world):
     configs = {(v.name, seed): variant_config(base, v, seed, world / "ablate") for v in TABLES[table] for seed in seeds}
-    return jobs_of(TABLES[table], configs)
+    return jobs_of(TABLES[table], configs, ["probability", "minmax"])
 
 
 def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world):

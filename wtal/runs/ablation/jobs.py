@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.features import open_features
 from wtal.datasets.formats.by_name import load_annotations
@@ -67,14 +67,14 @@ def finished(run: RunFolder, config: Config) -> bool:
 def inputs_now(config: Config) -> Inputs:
     """The inputs as they are now. Raises `UserError` for bad ones, and where no test video has segments."""
 
-    features = open_features(config)
+    features = open_features(config.data)
     videos = videos_of(config, load_annotations(config.data), features)
     if not videos.truth.videos:
         raise UserError(
             f"{config.data.annotations}: none of the {len(videos.ids)} test videos with features has segments, so "
             "there is nothing to measure; see data.test_subset"
         )
-    return Inputs(inputs_of(config, features), videos)
+    return Inputs(inputs_of(config.data, features), videos)
 
 
 def result_file(config: Config, row: str, infer: tuple[str, ...]) -> Path:
@@ -148,7 +148,7 @@ def trained(config: Config) -> RunFolder:
         return run
     if (run.path / "config.yaml").is_file():
         # what does not shape a training is no reason to refuse to go on with it
-        before = run.config()
+        before = config_of_run(run.path)
         config = replace(config, inference=before.inference, evaluation=before.evaluation, sandbox=before.sandbox)
     from wtal.training.run import train
 
@@ -162,7 +162,7 @@ def execute(job: Job) -> None:
     run = trained(config)
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
-    inputs, features = inputs_now(config), open_features(config)
+    inputs, features = inputs_now(config), open_features(config.data)
     ends = [record for record in run.records() if record["kind"] == "phase_end"]
     exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
     for row, infer in job.measures:
