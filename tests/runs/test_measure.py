@@ -153,3 +153,23 @@ def test_table3_prints_both_rules_and_rules_says_which(make_config, world, capsy
 
 def test_every_row_has_a_name_and_a_colour_of_its_own():
     assert len({row.name for row in ROWS.values()}) == len({row.color for row in ROWS.values()}) == len(ROWS) == 5
+
+
+def test_diagnose_of_a_run_measures_its_rows_by_each_rule(run, capsys):
+    predict_run(run, run.predictions, "ours", (), None)
+    kept = json.loads(run.summary.read_text())
+    assert main(["diagnose", str(run.path), "--rules", "both", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["summaries"]["probability"] == kept and set(said["summaries"]) == {"probability", "minmax"}
+    assert said["summaries"]["minmax"]["rows"] != kept["rows"]
+    truth = str(run.path.parent / "annotations.json")
+    assert main(["diagnose", str(run.predictions), truth, "--subset", "validation", "--json"]) == 0
+    from_file = json.loads(capsys.readouterr().out)
+    assert from_file["mAP"] == said["mAP"] == pytest.approx(kept["rows"]["ours"]["mAP"]["0.5"])
+    assert from_file["mAP_without_absent_classes"] >= from_file["mAP"]
+    assert main(["diagnose", str(run.path)]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("rule: probability") and "classes that the video lacks" in shown
+    for words in ([str(run.predictions)], [str(run.predictions), truth, "--rules", "both"], [str(run.path), truth]):
+        assert main(["diagnose", *words]) == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
