@@ -150,10 +150,27 @@ def test_uncertainty_moves_from_sure_snippets_to_all_to_the_unsure():
     score = torch.tensor([[[8.0, 0.0], [-8.0, -8.0]]])
     guide = torch.tensor([[1.0, 0.0]])
     mask = torch.ones(1, 2, dtype=torch.bool)
-    early, middle, late = (uncertainty_guided(score, guide, mask, p, 0.7).item() for p in (0.0, 0.5, 1.0))
+    early, middle, late = (uncertainty_guided(score, guide, mask, p, 0.7, "ranked").item() for p in (0.0, 0.5, 1.0))
     assert early == pytest.approx((0.7 * math.tanh(0.5) + 1) / 2, rel=1e-5)
     assert middle == pytest.approx(0.5)
     assert late == pytest.approx(1 - early)
+
+
+def test_published_weights_are_gathered_by_the_sort_itself():
+    # three snippets of falling evidence in the places 1, 2, 0: snippet j weighs the curve at sorted_j, here 1, 2, 0
+    score = torch.tensor([[[-8.0, -8.0], [8.0, 0.0], [0.0, 0.0]]])
+    curve = [0.7 * math.tanh(theta) + 1 for theta in (-2 / 3, 0.0, 2 / 3)]
+    for j, place in enumerate((1, 2, 0)):
+        guide = torch.eye(3)[j][None]
+        got = uncertainty_guided(score, guide, torch.ones(1, 3, dtype=torch.bool), 0.0, 0.7)
+        assert got.item() == pytest.approx(curve[place] / 3, rel=1e-5)
+
+
+def test_squared_evidential_loss_hand_value():
+    # mean scores (3, -1) of the chosen snippet: evidence (3, 0), alpha (4, 1), S = 5; labels (1, 0)
+    score, attention = torch.tensor([[[3.0, -1.0], [9.0, 9.0]]]), torch.tensor([[0.9, 0.1]])
+    loss = evidential_loss(score, attention, torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool), 2, "relu")
+    assert loss.item() == pytest.approx((1 - 4 / 5) ** 2 + (1 / 5) ** 2, rel=1e-5)
 
 
 def test_pairs_of_the_sampler_share_a_class():
