@@ -155,11 +155,11 @@ class EvidentialSettings(ConsensusSettings):
     attention_ratio: int = 9
     """T over the number of most attended snippets behind a video's evidence; ActivityNet: 5."""
     evidence: Literal["exp", "relu"] = "exp"
-    """What the evidential video loss is: cross-entropy of evidence exp(score), or, published for ActivityNet, the squared
-    error of evidence max(score, 0)."""
+    """What the evidential video loss is: cross-entropy of evidence exp(score), or, published for ActivityNet, the
+    squared error of evidence max(score, 0)."""
     ordering: Literal["published", "ranked"] = "published"
-    """Which snippet gets which weight of the uncertainty's curve: as the published code gathers them, which is by no rank,
-    or by rank as the paper means it, the surest first."""
+    """Which snippet gets which weight of the uncertainty's curve: as the published code gathers them, which is by no
+    rank, or by rank as the paper means it, the surest first."""
 
     def __post_init__(self) -> None:
         self._check("cbp.delu")

@@ -77,9 +77,9 @@ def uncertainty_guided(
     """Guide loss with a weight a snippet that follows its uncertainty and moves with `progress`; mean over videos.
 
     Of a video of T snippets, sorted by rising uncertainty, `sorted_i` is the one in place i. The curve is
-    `A tanh(theta_i delta) + 1` with `theta_i = 2 (i + 0.5) / T - 1` and `delta = 1 - 2 progress`. `published`: snippet j
-    weighs `curve[sorted_j]`, as the published code gathers it. `ranked`: the snippet in place i weighs `curve[T - 1 - i]`,
-    the paper's order: the surest weigh most at the start, the others at the end.
+    `A tanh(theta_i delta) + 1` with `theta_i = 2 (i + 0.5) / T - 1` and `delta = 1 - 2 progress`. `published`: snippet
+    j weighs `curve[sorted_j]`, as the published code gathers it. `ranked`: the snippet in place i weighs
+    `curve[T - 1 - i]`, the paper's order: the surest weigh most at the start, the others at the end.
     """
     alpha_BTK = score_BTK.clamp(-10, 10).exp() + 1
     uncertainty_BT = ((alpha_BTK.shape[-1] - 1) / alpha_BTK.sum(-1)).detach()
