@@ -88,7 +88,7 @@ class Inputs:
     """What a CBP branch is fed, which the settings do not say."""
 
     widths: tuple[int, ...]
-    """Width of each of the streams that `cbp.streams` names."""
+    """Width of each part that was joined: a stream, or a stream with an early-fused one beside it."""
     width: int
     """Width D of the joined input, early fusion included."""
     typical_length: float = 100.0

@@ -15,6 +15,7 @@ from wtal.models.cbp.co2net import coactivity_loss, guidance, mil_loss, smoothed
 from wtal.models.cbp.delu import evidential_loss, uncertainty_guided
 from wtal.models.cbp.um import scaled_magnitude
 from wtal.models.layers import topk_mean
+from wtal.models.streams import JoinToEach
 
 DIMS = {"rgb": 8, "flow": 8, "clip": 6}
 NAMES = list(CBP_BRANCHES)
@@ -328,12 +329,18 @@ def test_smoothed_scores_and_attention(name, settings):
 def test_streams_of_two_widths_are_not_split_in_the_middle(name):
     with pytest.raises(UserError, match="two streams of equal width, got rgb of 8, flow of 6"):
         build_cbp(CBPSettings(name=name), {"rgb": 8, "flow": 6}, 3, "clip")
-    with pytest.raises(UserError, match="early_fusion 'concatenation' does not fit cbp.name"):
-        CBPSettings(name=name, early_fusion="concatenation")
-    fused = branch_of(name, early_fusion="average").eval()
     feature, mask, _ = batch()
-    changed = fused(feature | {"clip": torch.zeros_like(feature["clip"])}, mask).logit_BTC
-    assert not torch.equal(fused(feature, mask).logit_BTC, changed)
+    for fusion, width in (("average", 16), ("concatenation", 2 * (8 + 6))):
+        fused = branch_of(name, early_fusion=fusion).eval()
+        assert fused.feature_dim == width
+        changed = fused(feature | {"clip": torch.zeros_like(feature["clip"])}, mask).logit_BTC
+        assert not torch.equal(fused(feature, mask).logit_BTC, changed)
+
+
+def test_a_stream_is_joined_to_each_of_those_that_are_compared():
+    join = JoinToEach((2, 2, 1))
+    rgb, flow, clip = torch.ones(1, 1, 2), 2 * torch.ones(1, 1, 2), 3 * torch.ones(1, 1, 1)
+    assert join([rgb, flow, clip]).flatten().tolist() == [1, 1, 3, 2, 2, 3] and join.widths == (3, 3)
 
 
 def test_early_fusion_of_a_stream_that_is_there_is_refused():
