@@ -112,6 +112,10 @@ class Localizer:
     def stored(self, row: str, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """What `score` gives, from the run's score files. Raises `UserError` for those that do not fit the classes."""
         behind = rows_behind(self.config, row)
+        if any(_made(self.run, name).get("longest", 0) != self.config.inference.longest for name in behind):
+            # scores of other lengths than are asked for here
+            yield from self.score(row, self._features, ids)
+            return
         features = self._features if self._classifier else None
         for video_id in ids:
             yield video_id, self._seen(features, *((video_id, self._load(name, video_id)) for name in behind))
@@ -253,16 +257,19 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
-    folder = run.path / "scores"
-    identity = folder / f"{row}.json"
+def _made(run: RunFolder, row: str) -> dict[str, Any]:
+    """What a row's stored scores were made from; nothing where nobody knows."""
+    identity = run.path / "scores" / f"{row}.json"
     try:
-        known = read_json(identity) if identity.is_file() else None
+        return read_json(identity) if identity.is_file() else {}
     except UserError:
-        known = None  # damaged: as good as none
-    if known == current:
+        return {}  # damaged: as good as none
+
+
+def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
+    if _made(run, row) == current:
         return
     # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
-    for path in (folder / row).glob("*.npz"):
+    for path in (run.path / "scores" / row).glob("*.npz"):
         path.unlink()
-    write_json(identity, current)
+    write_json(run.path / "scores" / f"{row}.json", current)
