@@ -9,12 +9,16 @@ Legend: V videos, C classes.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.average_precision import ranked_pessimistically
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class ClassificationResult:
         """Plain values for JSON."""
         ap = {name: float(value) for name, value in zip(self.classes, self.ap_C, strict=True)}
         return {"mAP": self.mAP, "hit_at_1": self.hit_at_1, "gap": self.gap, "AP": ap}
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a class with its `AP` (a fraction); `mAP`, `hit_at_1` and `gap` are in the frame's `attrs`."""
+        import pandas as pd
+
+        frame = pd.DataFrame({"AP": self.ap_C}, pd.Index(self.classes, name="class"))
+        frame.attrs = {key: value for key, value in self.as_dict().items() if key != "AP"}
+        return frame
 
 
 def classification_map(
@@ -116,6 +128,12 @@ class TaggingResult:
     def as_dict(self) -> dict[str, float]:
         """The fields by name."""
         return asdict(self)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row, a column a measure."""
+        import pandas as pd
+
+        return pd.DataFrame([self.as_dict()])
 
 
 def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:

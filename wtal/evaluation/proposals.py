@@ -10,6 +10,7 @@ Legend: K thresholds, A points on the AN axis.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from wtal.config.evaluation import ACTIVITYNET_TIOU, check_tiou
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.arrays import Problem, build_problem
 from wtal.evaluation.detection.matching import intersection_over_union
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 POINTS = (1, 5, 10, 50, 100)
 """Numbers of proposals that are printed."""
@@ -55,6 +59,14 @@ class AverageRecall:
             "average_recall": self.average_recall_A.tolist(),
         }
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Recall as fractions: a row an average number of proposals a video, a column a threshold. The row means
+        are `average_recall_A`."""
+        import pandas as pd
+
+        proposals = pd.Index(self.proposals_A, name="proposals")
+        return pd.DataFrame(self.recall_KA.T, proposals, pd.Index(self.tiou, name="tIoU", dtype=np.float64))
+
 
 def average_recall(
     ground_truth: AnnotationSet,
@@ -64,7 +76,7 @@ def average_recall(
 ) -> AverageRecall:
     """AR@AN of detections of whatever class, at averages of 1 to `largest` proposals a video.
 
-    Videos: those of the ground truth that have an instance. Equal scores keep the file order.
+    Videos: those of the ground truth that have an instance. Equal scores keep the order of the video's list.
     """
     thresholds = tuple(float(threshold) for threshold in tiou)
     check_tiou(thresholds)

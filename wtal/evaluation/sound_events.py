@@ -8,11 +8,14 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Event(Protocol):
@@ -75,7 +78,23 @@ class F1Result:
     @property
     def micro(self) -> float:
         """F1 of the counts summed over classes."""
-        return sum(self.per_class.values(), Counts()).f1
+        return self.total.f1
+
+    @property
+    def total(self) -> Counts:
+        """The counts summed over classes."""
+        return sum(self.per_class.values(), Counts())
+
+    def to_frame(self) -> "pd.DataFrame":
+        """A row a class: `tp`, `fp`, `fn`, and the fractions `precision`, `recall` and `f1` (NaN where undefined)."""
+        import pandas as pd
+
+        rows = [
+            (c.true_positive, c.false_positive, c.false_negative, c.precision, c.recall, c.f1)
+            for c in self.per_class.values()
+        ]
+        columns = ["tp", "fp", "fn", "precision", "recall", "f1"]
+        return pd.DataFrame(rows, pd.Index(list(self.per_class), name="class", dtype=object), columns)
 
 
 def event_f1(
