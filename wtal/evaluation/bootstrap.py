@@ -111,6 +111,15 @@ class Comparison:
     p_value: float
     """Two-sided, of the difference in average mAP: twice the share of draws on the rarer side of 0."""
 
+    def notes(self, names: Sequence[str] = ("first", "second")) -> list[str]:
+        """What a reader should know of the input: of the ground truth, then of either side under its name."""
+        first, second = self.first.result.notes, self.second.result.notes
+        return [
+            *(note for note in first if note in second),
+            *(f"{names[0]}: {note}" for note in first if note not in second),
+            *(f"{names[1]}: {note}" for note in second if note not in first),
+        ]
+
     def as_dict(self) -> dict:
         """Plain values for JSON."""
         first, second = self.first.result, self.second.result
@@ -126,10 +135,7 @@ class Comparison:
                 name: float(second.ap_KC[:, c].mean() - first.ap_KC[:, c].mean())
                 for c, name in enumerate(first.classes)
             },
-            # what both say is of the ground truth
-            "notes": [note for note in first.notes if note in second.notes]
-            + [f"first: {note}" for note in first.notes if note not in second.notes]
-            + [f"second: {note}" for note in second.notes if note not in first.notes],
+            "notes": self.notes(),
         }
 
     def to_frame(self) -> "pd.DataFrame":

@@ -72,8 +72,17 @@ class F1Result:
     @property
     def macro(self) -> float:
         """Mean of the classes' F1, over classes that occur in reference or estimate (the DCASE headline)."""
-        values = [counts.f1 for counts in self.per_class.values() if not math.isnan(counts.f1)]
-        return sum(values) / len(values) if values else math.nan
+        return _mean(counts.f1 for counts in self.per_class.values())
+
+    @property
+    def macro_precision(self) -> float:
+        """Mean of the classes' precision, over classes that were estimated."""
+        return _mean(counts.precision for counts in self.per_class.values())
+
+    @property
+    def macro_recall(self) -> float:
+        """Mean of the classes' recall, over classes of the reference."""
+        return _mean(counts.recall for counts in self.per_class.values())
 
     @property
     def micro(self) -> float:
@@ -95,6 +104,11 @@ class F1Result:
         ]
         columns = ["tp", "fp", "fn", "precision", "recall", "f1"]
         return pd.DataFrame(rows, pd.Index(list(self.per_class), name="class", dtype=object), columns)
+
+
+def _mean(values: Iterable[float]) -> float:
+    there = [value for value in values if not math.isnan(value)]
+    return sum(there) / len(there) if there else math.nan
 
 
 def event_f1(
