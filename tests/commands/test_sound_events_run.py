@@ -3,16 +3,17 @@
 import json
 import shutil
 import wave
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from wtal.commands.main import main
 
+from ..places import ROOT
+
 RATE, SECONDS = 16000, 4.0
 TONES = {"Bell": 2500.0, "Hum": 300.0}
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
+CONFIG = ROOT / "configs" / "sed_dcase19.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,8 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     from wtal.datasets.features import FeatureSet
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.inference.scores import VideoScores
-    from wtal.runs.predict import classified
+    from wtal.runs.localizer import Localizer
+    from wtal.training.folder import RunFolder
     from wtal.training.video_classifier import load_video_classifier
 
     chosen = f"inference.video_classifier={classifier}"
@@ -184,10 +186,11 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
     features = FeatureSet(world / "store", ["logmel"])
     own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
-    mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]
+    localizer = Localizer(RunFolder(run), config, load_annotations(config.data))
+    ((_, mixed),) = localizer.stored("ours", list(own))
     other_C = load_video_classifier(classifier).video_scores(features.read("clip_70.000"))
     np.testing.assert_allclose(mixed.video_C, 0.75 * own["clip_70.000"].video_C + 0.25 * other_C, rtol=1e-5)
-    assert mixed.frame_TC is own["clip_70.000"].frame_TC
+    np.testing.assert_array_equal(mixed.frame_TC, own["clip_70.000"].frame_TC)
     assert main(["predict", str(run), f"inference.video_classifier={world / 'wav'}", "--out", str(out)]) == 2
     assert "settings.json" in capsys.readouterr().err
 

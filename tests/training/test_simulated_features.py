@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +12,9 @@ from wtal.datasets.features import FeatureSet
 from wtal.datasets.formats.by_name import read_annotations
 from wtal.evaluation.frame_miou import rasterise
 
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "simulate_features.py"
+from ..places import ROOT
+
+TOOL = ROOT / "tools" / "simulate_features.py"
 CLASSES = ("Jump", "Throw", "Wave")
 
 

@@ -1,5 +1,4 @@
-"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure
-it.
+"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure it.
 
 The data section of CONFIG says which videos and features. The folder that comes out serves as
 `inference.video_classifier`; its summary.json has GAP@20, hit@1, PERR and video mAP of the test videos.
@@ -34,11 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from wtal.datasets.features import FeatureSet, available
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.datasets.splits import split
-    from wtal.training.video_classifier import (
-        VideoClassifierTraining,
-        measure_video_classifier,
-        train_video_classifier,
-    )
+    from wtal.training.video_classifier import VideoClassifierTraining, measure_video_classifier, train_video_classifier
 
     config = load_config(options.config, options.overrides)
     settings = build(VideoClassifierTraining, override({}, options.set))

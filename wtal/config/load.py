@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.settings import ExtractionSettings
 from wtal.config.data import DataSettings
 from wtal.config.evaluation import EvaluationSettings
@@ -68,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not valid YAML ({reason_of(error)})") from None
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -5,7 +5,8 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -103,6 +104,23 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return result
 
 
+def assignments(given: Sequence[str] | Mapping[str, Any], more: Mapping[str, Any]) -> list[str]:
+    """Settings in any form as `a.b=value` assignments: texts, or mappings with nested or dotted keys; `more` last."""
+    if isinstance(given, str):
+        raise UserError(f"{given!r}: give settings as a list of texts, or as a mapping")
+    first = list(_flat(given, "")) if isinstance(given, Mapping) else list(given)
+    return [*first, *_flat(more, "")]
+
+
+def _flat(values: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, _join(where, key))
+        else:
+            text = yaml.safe_dump(plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n")
+            yield f"{_join(where, key)}={text.strip()}"
+
+
 def _set(values: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: {keys[0]!r} is below a single value, not a group of settings")
@@ -117,14 +135,14 @@ def dump(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and tuples as the mappings and lists that JSON and YAML know."""
+    """Dataclasses, tuples and paths as the mappings, lists and texts that JSON and YAML know."""
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unknown(key: Any, names: set[str], where: str) -> str:

@@ -33,7 +33,7 @@ from wtal.evaluation.detection.protocols import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 BLOCK_VALUES = 1 << 22
 """Resamples times detections of a class at a time: bounds the memory."""
@@ -94,7 +94,7 @@ class BootstrapResult:
             "average_mAP": self.average_mAP.as_dict(),
         }
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """A row a threshold and one for their `mean`; columns `value`, `low`, `high` and `bias`, fractions."""
         return _frame(self.result.tiou, [*self.mAP, self.average_mAP])
 
@@ -138,7 +138,7 @@ class Comparison:
             "notes": self.notes(),
         }
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """A row a threshold and one for their `mean`; mAP of `first` and `second`, then the difference's `value`,
         `low`, `high` and `bias`. Fractions."""
         tiou = self.first.result.tiou
@@ -149,11 +149,11 @@ class Comparison:
         return frame
 
 
-def _frame(tiou: Sequence[float], intervals: Sequence[Interval]) -> "pd.DataFrame":
-    import pandas as pd
+def _frame(tiou: Sequence[float], intervals: Sequence[Interval]) -> "pandas.DataFrame":
+    import pandas
 
-    index = pd.Index([*tiou, "mean"], name="tIoU", dtype=object)
-    return pd.DataFrame([interval.as_dict() for interval in intervals], index)
+    index = pandas.Index([*tiou, "mean"], name="tIoU", dtype=object)
+    return pandas.DataFrame([interval.as_dict() for interval in intervals], index)
 
 
 def bootstrap_map(

@@ -18,7 +18,7 @@ from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.average_precision import ranked_pessimistically
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -43,19 +43,17 @@ class ClassificationResult:
         """Mean of `ap_C`."""
         return float(self.ap_C.mean())
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a class: its average precision."""
+        import pandas
+
+        return pandas.DataFrame({"AP": self.ap_C}, pandas.Index(self.classes, name="class"))
+
     def as_dict(self) -> dict:
         """Plain values for JSON."""
         ap = {name: float(value) for name, value in zip(self.classes, self.ap_C, strict=True)}
         values = {"mAP": self.mAP, "hit_at_1": self.hit_at_1, "gap": self.gap, "accuracy": self.accuracy}
         return values | {"videos": self.videos, "AP": ap}
-
-    def to_frame(self) -> "pd.DataFrame":
-        """A row a class with its `AP` (a fraction); the rest of `as_dict` is in the frame's `attrs`."""
-        import pandas as pd
-
-        frame = pd.DataFrame({"AP": self.ap_C}, pd.Index(self.classes, name="class"))
-        frame.attrs = {key: value for key, value in self.as_dict().items() if key != "AP"}
-        return frame
 
 
 def classification_map(
@@ -166,11 +164,11 @@ class TaggingResult:
         """The fields by name."""
         return asdict(self)
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """One row, a column a measure."""
-        import pandas as pd
+        import pandas
 
-        return pd.DataFrame([self.as_dict()])
+        return pandas.DataFrame([self.as_dict()])
 
 
 def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:

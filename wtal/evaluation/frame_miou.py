@@ -23,7 +23,7 @@ from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 MOST_SNIPPETS = 2.0**50
 """Longer videos (absurd durations) are cut here: counts of snippets stay exact in float64."""
@@ -45,11 +45,11 @@ class FrameMIoU:
         values = {"fg_miou": self.foreground, "bg_miou": self.background, "confident": self.confident}
         return {key: None if math.isnan(value) else value for key, value in values.items()} | {"pairs": self.pairs}
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """One row: `fg_miou`, `bg_miou`, `confident` (fractions, NaN where there is nothing) and `pairs`."""
-        import pandas as pd
+        import pandas
 
-        return pd.DataFrame([self.as_dict()]).astype(dict.fromkeys(("fg_miou", "bg_miou", "confident"), float))
+        return pandas.DataFrame([self.as_dict()]).astype(dict.fromkeys(("fg_miou", "bg_miou", "confident"), float))
 
 
 def frame_miou(
@@ -168,11 +168,7 @@ def detection_frame_miou(
         edges = np.unique(np.concatenate([[0.0, length], *(edge for side in sides for edge in side[:2])]))
         truth[video.video_id], prediction[video.video_id] = (
             _mask(
-                np.searchsorted(edges, start_N),
-                np.searchsorted(edges, stop_N),
-                class_N,
-                len(edges) - 1,
-                len(classes),
+                np.searchsorted(edges, start_N), np.searchsorted(edges, stop_N), class_N, len(edges) - 1, len(classes)
             )
             for start_N, stop_N, class_N in sides
         )

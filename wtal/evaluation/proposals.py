@@ -20,7 +20,7 @@ from wtal.evaluation.detection.arrays import Problem, build_problem
 from wtal.evaluation.detection.matching import intersection_over_union
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 POINTS = (1, 5, 10, 50, 100)
 """Numbers of proposals that are printed."""
@@ -49,6 +49,14 @@ class AverageRecall:
         """Average recall at an average of `proposals` a video (linear between the points)."""
         return float(np.interp(proposals, self.proposals_A, self.average_recall_A))
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row an average number of proposals: recall at each threshold, and their mean."""
+        import pandas
+
+        index = pandas.Index(self.proposals_A, name="proposals")
+        frame = pandas.DataFrame(self.recall_KA.T, index, [f"recall@{t:g}" for t in self.tiou])
+        return frame.assign(average=self.average_recall_A)
+
     def as_dict(self) -> dict:
         """Plain values for JSON."""
         return {
@@ -58,14 +66,6 @@ class AverageRecall:
             "proposals": self.proposals_A.tolist(),
             "average_recall": self.average_recall_A.tolist(),
         }
-
-    def to_frame(self) -> "pd.DataFrame":
-        """Recall as fractions: a row an average number of proposals a video, a column a threshold. The row means
-        are `average_recall_A`."""
-        import pandas as pd
-
-        proposals = pd.Index(self.proposals_A, name="proposals")
-        return pd.DataFrame(self.recall_KA.T, proposals, pd.Index(self.tiou, name="tIoU", dtype=np.float64))
 
 
 def average_recall(

@@ -25,7 +25,7 @@ import numpy as np
 from feature_extraction.errors import UserError
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 OVERLAPS = (0.1, 0.25, 0.5)
 
@@ -64,16 +64,16 @@ class SegmentalResult:
             "background": list(self.background),
         }
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """A row for the mean over `videos` (ED-TCN) and one for all videos `pooled` (MS-TCN); columns `accuracy`,
         `edit` and `f1@k`."""
-        import pandas as pd
+        import pandas
 
         rows = {
             "videos": {"accuracy": self.accuracy, "edit": self.edit, **_named(self.f1)},
             "pooled": {"accuracy": self.pooled_accuracy, "edit": self.edit, **_named(self.pooled_f1)},
         }
-        return pd.DataFrame.from_dict(rows, orient="index")
+        return pandas.DataFrame.from_dict(rows, orient="index")
 
 
 def segmental(

@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 
 class Event(Protocol):
@@ -94,16 +94,16 @@ class F1Result:
         """The counts summed over classes."""
         return sum(self.per_class.values(), Counts())
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """A row a class: `tp`, `fp`, `fn`, and the fractions `precision`, `recall` and `f1` (NaN where undefined)."""
-        import pandas as pd
+        import pandas
 
         rows = [
             (c.true_positive, c.false_positive, c.false_negative, c.precision, c.recall, c.f1)
             for c in self.per_class.values()
         ]
         columns = ["tp", "fp", "fn", "precision", "recall", "f1"]
-        return pd.DataFrame(rows, pd.Index(list(self.per_class), name="class", dtype=object), columns)
+        return pandas.DataFrame(rows, pandas.Index(list(self.per_class), name="class", dtype=object), columns)
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -32,15 +32,6 @@ BESIDE = ("world", "features", "manifest.json", "log.txt")
 # what runs did before a setting came whose default is another: a run's config.yaml names every setting of its time
 BEFORE = {"vlp": {"input_length": "one"}}
 
-ROWS = {
-    # row: what reports call it
-    "cbp_warmup": "CBP after warm-up",
-    "vlp_raw": "VLP (frozen CLIP)",
-    "vlp": "VLP after the last B step",
-    "ours": "ours",
-    "ours_last": "ours, last phase (where `ours` is chosen on held-out videos)",
-}
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -65,7 +56,7 @@ class RunFolder:
         return self.path / "summary.json"
 
     def scores(self, row: str, video_id: str) -> Path:
-        """File of one video's frame scores by one row of `ROWS`."""
+        """File of one video's frame scores by one row of the method."""
         return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
 
     def config(self) -> Config:

@@ -28,7 +28,7 @@ def train(config: Config) -> tuple[RunFolder, list[str]]:
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    device = pick_device(config.training.device)
+    device = pick_device(config.training.device, kinds=())
     processes = join_processes(device)
     try:
         return _train(config, device, processes)

@@ -106,9 +106,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
 
 
 def _flatten(
-    predictions: Mapping[str, Sequence[Detection]],
-    video_index: Mapping[str, int],
-    class_index: Mapping[str, int],
+    predictions: Mapping[str, Sequence[Detection]], video_index: Mapping[str, int], class_index: Mapping[str, int]
 ) -> tuple[list[Detection], Segments]:
     names = sorted(predictions)
     flat = list(chain.from_iterable(predictions[name] for name in names))

@@ -37,7 +37,7 @@ from wtal.evaluation.detection.matching import Side, greedy_match, intersection_
 from wtal.evaluation.detection.thumos import on_snippets, touches_ambiguous
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 AVERAGES = {
     # the averages that papers print, by the thresholds they are over
@@ -107,6 +107,15 @@ class DetectionResult:
         """Those of `AVERAGES` whose thresholds were all evaluated."""
         return averages_of(self.tiou, self.mAP)
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a class: AP at each threshold, their mean, and the number of instances."""
+        import pandas
+
+        frame = pandas.DataFrame(
+            self.ap_KC.T, pandas.Index(self.classes, name="class"), [f"AP@{t:g}" for t in self.tiou]
+        )
+        return frame.assign(average=self.ap_KC.mean(axis=0), instances=self.instances_C)
+
     def as_dict(self) -> dict:
         """Plain values for JSON."""
         return {
@@ -122,16 +131,6 @@ class DetectionResult:
             "detections": self.detections,
             "notes": list(self.notes),
         }
-
-    def to_frame(self) -> "pd.DataFrame":
-        """AP as fractions: a row a class, a column a threshold. The column means are `mAP`."""
-        import pandas as pd
-
-        frame = pd.DataFrame(
-            self.ap_KC.T, pd.Index(self.classes, name="class"), pd.Index(self.tiou, name="tIoU", dtype=np.float64)
-        )
-        frame.attrs = {"protocol": self.protocol, "measure": "AP"}
-        return frame
 
 
 def averages_of(tiou: Sequence[float], values: Sequence[float]) -> dict[str, float]:

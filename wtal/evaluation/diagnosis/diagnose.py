@@ -38,7 +38,7 @@ from wtal.evaluation.detection.protocols import Assignment, assign, result_of, r
 from wtal.evaluation.diagnosis.characteristics import BINS, Binning, characteristics
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import pandas
 
 TRUE, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = range(6)
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
@@ -163,21 +163,21 @@ class Diagnosis:
             "notes": list(self.notes),
         }
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> "pandas.DataFrame":
         """A row each of `KINDS`: `share` of the detections looked at, and `impact` (AP_N) and `plain_impact` (AP)
         of the errors, NaN for true positives."""
-        import pandas as pd
+        import pandas
 
         columns = {"share": self.shares, "impact": self.impact, "plain_impact": self.plain_impact}
-        return pd.DataFrame(columns, pd.Index(KINDS, name="kind"))
+        return pandas.DataFrame(columns, pandas.Index(KINDS, name="kind"))
 
-    def bins_frame(self) -> "pd.DataFrame":
+    def bins_frame(self) -> "pandas.DataFrame":
         """A row a bin of length, coverage and count: `instances`, `ap_n` and `missed`."""
-        import pandas as pd
+        import pandas
 
         rows = {(name, report.label): vars(report) for name, reports in self.bins.items() for report in reports}
-        index = pd.MultiIndex.from_tuples(rows, names=["characteristic", "bin"])
-        frame = pd.DataFrame(list(rows.values()), index, ["instances", "ap_n", "missed"])
+        index = pandas.MultiIndex.from_tuples(rows, names=["characteristic", "bin"])
+        frame = pandas.DataFrame(list(rows.values()), index, ["instances", "ap_n", "missed"])
         return frame.astype({"ap_n": float, "missed": float})
 
 
@@ -272,11 +272,7 @@ def _profile(kind_KN: np.ndarray, group_N: np.ndarray, limit: int) -> np.ndarray
 
 
 def _mean_ap(
-    problem: Problem,
-    hit_KN: np.ndarray,
-    keep_KN: np.ndarray,
-    normalised: bool,
-    positives_C: np.ndarray | None = None,
+    problem: Problem, hit_KN: np.ndarray, keep_KN: np.ndarray, normalised: bool, positives_C: np.ndarray | None = None
 ) -> float:
     """Mean AP or AP_N over thresholds and classes with positives, of the detections that `keep_KN` leaves."""
     positives_C = problem.instances_C() if positives_C is None else positives_C

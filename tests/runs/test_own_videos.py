@@ -19,6 +19,8 @@ from wtal.commands.main import main
 from wtal.datasets.annotations import read_activitynet, read_predictions
 from wtal.runs.own_videos import as_yaml
 
+from ..places import ROOT
+
 LABEL = '<script>window.hacked = 1</script> "quoted"\nsecond line'
 NAMES = ["one", "two", "three", "four", "five", "six", "a <b> & 'c' #1? 100%"]
 LABELS = ["walk", LABEL, "walk", LABEL, "walk", LABEL, "walk"]
@@ -215,7 +217,7 @@ def test_exports_of_a_run_know_its_videos(done):
 
 def test_five_lines_give_what_predict_gives(done, capsys, monkeypatch):
     folder, _, run = done
-    script = Path(__file__).resolve().parents[2] / "docs" / "five_lines.py"
+    script = ROOT / "docs" / "five_lines.py"
     monkeypatch.setattr(sys, "argv", [str(script), str(run), str(folder / "new.mp4")])
     runpy.run_path(str(script), run_name="__main__")
     expected = "".join(

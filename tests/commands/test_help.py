@@ -1,14 +1,14 @@
 """What the command line's help and the README say is there."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from wtal.commands.main import COMMANDS, main
 from wtal.datasets.interchange.tools import EXPORTERS, IMPORTERS
 
-ROOT = Path(__file__).resolve().parents[2]
+from ..places import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ from wtal.evaluation.diagnosis.diagnose import KINDS, DiagnosisSettings, _kinds,
 from wtal.evaluation.diagnosis.figures import write_figures
 from wtal.evaluation.tables import diagnosis_table
 
-from .cases import random_case, typed
+from ..cases import random_case, typed
 
 TRUTH = AnnotationSet(
     ("a", "b"),

@@ -4,9 +4,6 @@ Shape suffixes: S source vectors over time, T snippets, D features.
 """
 
 import json
-import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +17,8 @@ from feature_extraction.store.grid import TimeGrid
 from feature_extraction.store.stream import open_streams
 from wtal.commands.main import main
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from object_files import write_objects  # noqa: E402
-
-BESIDE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-SHARED = Path(os.environ.get("WTAL_SHARED_DATA", BESIDE))
+from ...places import SHARED
+from .object_files import write_objects
 
 
 def smooth(rng, count, dim, step):

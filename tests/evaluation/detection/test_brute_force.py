@@ -7,8 +7,8 @@ from wtal.evaluation.detection import matching
 from wtal.evaluation.detection import protocols as detection
 from wtal.evaluation.detection.protocols import PROTOCOLS, detection_map
 
-from . import brute_force
-from .cases import random_case, typed
+from .. import brute_force
+from ..cases import random_case, typed
 
 TIOU = (0.1, 0.25, 0.5, 0.75, 1.0)
 

@@ -1,8 +1,6 @@
 """Every annotation layout: what is read, and one clear line for what is wrong."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +18,7 @@ from wtal.datasets.formats.by_name import FORMATS, guess_format, load_annotation
 from wtal.datasets.formats.object_lists import read_lists
 from wtal.datasets.formats.weak_labels import read_class_list, write_csv, write_jsonl
 
-sys.path.insert(0, str(Path(__file__).parent))
-import makers  # noqa: E402
+from .. import makers
 
 VIDEOS = {
     "video_validation_1": ("validation", 20.0, ["Diving"], [(1.0, 2.5, "Diving"), (3.0, 4.0, "CliffDiving")]),

@@ -2,12 +2,13 @@
 
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-TOOLS = str(Path(__file__).resolve().parents[2] / "tools")
+from ...places import ROOT
+
+TOOLS = str(ROOT / "tools")
 if TOOLS not in sys.path:
     sys.path.append(TOOLS)
 

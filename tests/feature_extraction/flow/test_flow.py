@@ -1,8 +1,5 @@
 """Our TV-L1 against OpenCV's class, against known motion, and against itself."""
 
-import os
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -14,8 +11,9 @@ from feature_extraction.flow.settings import TVL1Settings
 from feature_extraction.networks.i3d import for_inference, load_i3d
 from feature_extraction.networks.preprocess import quantize_flow
 
-DATA = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-SANDBOX_FLOW = Path(__file__).resolve().parents[2] / "data" / "sandbox" / "i3d_flow.safetensors"
+from ...places import ROOT, SHARED
+
+SANDBOX_FLOW = ROOT / "data" / "sandbox" / "i3d_flow.safetensors"
 CLIPS = ("golf_swing.mp4", "mma_test.mp4", "abseiling_k400.mp4")
 needs_opencv_5 = pytest.mark.skipif(
     int(cv2.__version__.split(".")[0]) < 5, reason="OpenCV before 5 rounds warped positions to 1/32 pixel"
@@ -99,7 +97,7 @@ def whole(*batches: np.ndarray) -> list[np.ndarray]:
 
 def real_frames(clip: str, count: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The first grey frames of a clip without the last, and without the first."""
-    path = DATA / "videos" / "clips" / clip
+    path = SHARED / "videos" / "clips" / clip
     if not path.exists():
         pytest.skip(f"no real data beside the checkout: {clip}")
     capture = cv2.VideoCapture(str(path))

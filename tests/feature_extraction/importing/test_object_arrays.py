@@ -1,10 +1,7 @@
 """Pickled object arrays read without unpickling: numpy's own, harmful and damaged ones."""
 
-import os
 import struct
-import sys
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,12 +9,8 @@ import pytest
 from feature_extraction.errors import UserError
 from feature_extraction.importing.object_arrays import object_array_length, read_object_array
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from object_files import write_objects  # noqa: E402
-
-BESIDE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-SHARED = Path(os.environ.get("WTAL_SHARED_DATA", BESIDE))
+from ...places import SHARED
+from .object_files import write_objects
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])

@@ -26,6 +26,8 @@ from feature_extraction.video.read import (
     shortfall,
 )
 
+from ...places import SHARED
+
 
 def decode(path, **values):
     """Everything that the child says of a video: frames, closing record, restarts."""
@@ -379,7 +381,7 @@ def test_a_thin_picture_is_refused_before_it_is_blown_up(tmp_path, write_video, 
     assert decode(path)[0].shape == (2, 2, 4096, 3)
 
 
-REAL = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "videos"
+REAL = SHARED / "videos"
 
 
 def test_every_frame_of_the_real_clips_is_taken():

@@ -16,6 +16,8 @@ from feature_extraction.flow import compute as flow
 from feature_extraction.flow.compute import compute_flow, cuda_backend
 from feature_extraction.flow.settings import TVL1Settings
 
+from ...places import ROOT
+
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 needs_cuda = pytest.mark.skipif(not (HAS_TRITON and torch.cuda.is_available()), reason="requires cuda and triton")
 
@@ -23,7 +25,7 @@ needs_cuda = pytest.mark.skipif(not (HAS_TRITON and torch.cuda.is_available()), 
 @pytest.mark.skipif(not HAS_TRITON, reason="requires triton")
 def test_in_the_interpreter():
     """Triton reads its mode when the kernels are defined."""
-    root = Path(__file__).resolve().parents[2]
+    root = ROOT
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-x", "-rs", "-p", "no:cacheprovider", "--rootdir", str(root),

@@ -1,7 +1,6 @@
 """The data sets' configurations load, know their own commands, and mean what the files are."""
 
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,8 @@ from wtal.config.load import load_config
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.datasets.splits import split
 
-sys.path.insert(0, str(Path(__file__).parent))
-from makers import shared_data  # noqa: E402
+from ..places import ROOT, SHARED
 
-ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("thumos14", "activitynet12", "activitynet13")
 
 
@@ -57,7 +54,7 @@ def test_commands_in_the_head_are_real_and_their_overrides_are_settings(name):
     ],
 )
 def test_configuration_reads_the_real_files(name, folder, train, test, classes):
-    real = shared_data("annotations", folder)
+    real = SHARED.joinpath("annotations", folder)
     if not real.is_dir():
         pytest.skip(f"no real data: annotations/{folder} (set WTAL_SHARED_DATA)")
     config = load_config(name)
