@@ -130,16 +130,18 @@ def _from_run(
 
 
 def _write(out: Path, found: "Mapping[str, list[Detection]]") -> None:
-    import csv
+    import pandas
 
     from feature_extraction.files import atomic_write
+    from wtal.datasets.formats.dcase import STRONG
 
+    rows = [
+        (clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}")
+        for clip, events in found.items()
+        for event in sorted(events, key=lambda e: (e.start, e.label))
+    ]
     with atomic_write(out, "w") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(["filename", "onset", "offset", "event_label", "score"])
-        for clip, events in found.items():
-            for event in sorted(events, key=lambda e: (e.start, e.label)):
-                writer.writerow([clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"])
+        pandas.DataFrame(rows, columns=[*STRONG, "score"]).to_csv(stream, sep="\t", index=False)
 
 
 def _measure(
