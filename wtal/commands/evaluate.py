@@ -155,13 +155,13 @@ def _read_scores(folder: Path, truth: "AnnotationSet") -> dict[str, Any]:
 
 def _classes_of_run(scores: Path, truth: "AnnotationSet") -> tuple[str, ...]:
     """Class names in the order of the score files: the run's, or the ground truth's where there is no run."""
+    from wtal.config.load import config_of_run
     from wtal.datasets.formats.by_name import load_annotations
-    from wtal.training.folder import RunFolder
 
     run = scores.parent.parent
     if not (run / "config.yaml").is_file():
         return truth.classes
-    return load_annotations(RunFolder(run).config().data).classes
+    return load_annotations(config_of_run(run).data).classes
 
 
 def _segmental(options: argparse.Namespace) -> int:

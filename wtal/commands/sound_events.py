@@ -95,6 +95,7 @@ def _from_run(
 ) -> "tuple[AnnotationSet, dict[str, list[Detection]], dict[str, list[str]]]":
     """Labels to measure against, events and classes by clip."""
     from feature_extraction.errors import UserError
+    from wtal.config.load import config_of_run
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.datasets.formats.dcase_lists import read_truth
     from wtal.inference.scores import VideoScores
@@ -102,7 +103,7 @@ def _from_run(
     from wtal.training.folder import RunFolder
 
     folder = RunFolder(options.run)
-    data = folder.config().data
+    data = config_of_run(folder.path).data
     annotations = load_annotations(data)
     reference = read_truth(options.truth) if options.truth else annotations.subset(*data.test_subset)
     found, tags = {}, {}

@@ -11,9 +11,22 @@ from typing import Any, Literal, TypeVar
 
 import yaml
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 
 T = TypeVar("T")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises `UserError` for anything else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({reason_of(error)})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected settings as 'name: value' lines")
+    return content
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:

@@ -120,14 +120,14 @@ def score_videos(
     training = branch.training
     branch.eval()
     try:
-        made = branch.once()
+        texts_CD = branch.class_texts()
         for video_id in ids:
             streams = features.read(video_id)
             feature = {
                 name: torch.from_numpy(streams[name].astype(np.float32))[None].to(device) for name in branch.streams
             }
             mask_BT = torch.ones(next(iter(feature.values())).shape[:2], dtype=torch.bool, device=device)
-            yield branch(feature, mask_BT, made), mask_BT
+            yield branch(feature, mask_BT, texts_CD), mask_BT
     finally:
         branch.train(training)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.evaluation.detection.protocols import assign, detection_map
@@ -67,7 +67,7 @@ def known_truth(annotations: AnnotationSet, video_ids: Iterable[str]) -> Annotat
 
 def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...], list[float], str]:
     """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the numbers."""
-    config = run.config()
+    config = config_of_run(run.path)
     predictions = run_predictions(run)
     truth = known_truth(load_annotations(config.data), predictions)
     if not truth.videos:

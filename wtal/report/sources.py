@@ -67,7 +67,7 @@ def _with_sidecar(video: LabelledVideo, sidecar: dict[str, Any] | None) -> Label
 def _store_beside(path: Path) -> Path | None:
     if not (path.parent / "config.yaml").is_file():
         return None
-    from wtal.training.folder import RunFolder
+    from wtal.config.load import config_of_run
 
-    store = Path(RunFolder(path.parent).config().data.features)
+    store = Path(config_of_run(path.parent).data.features)
     return store if store.is_dir() else None

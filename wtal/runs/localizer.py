@@ -21,7 +21,7 @@ from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import read_json, write_json
 from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.config.strict import assignments, build, override, plain
 from wtal.datasets.annotations import AnnotationSet, Detections
 from wtal.datasets.features import FeatureSet, open_features
@@ -144,7 +144,7 @@ class Localizer:
 
     @functools.cached_property
     def _features(self) -> FeatureSet:
-        return open_features(self.config)
+        return open_features(self.config.data)
 
     @functools.cached_property
     def _classifier(self) -> "TrainedVideoClassifier | None":
@@ -164,7 +164,7 @@ class Localizer:
                 video_id,
                 VideoScores(
                     frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
-                    video_C=branch.branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
+                    video_C=branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
                     grid=features.grid,
                     duration=features.duration(video_id),
                     attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),
@@ -230,7 +230,7 @@ def open_run(run: RunFolder, overrides: Sequence[str] | Mapping[str, Any] = (), 
     for assignment in changes:
         if not assignment.startswith(("inference.", "evaluation.", "training.device=")):
             raise UserError(f"{assignment!r}: prediction takes inference.*, evaluation.* and training.device only")
-    config = build(Config, override(plain(run.config()), expand_assignments(changes)))
+    config = build(Config, override(plain(config_of_run(run.path)), expand_assignments(changes)))
     return Localizer(run, config, load_annotations(config.data))
 
 

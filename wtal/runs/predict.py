@@ -25,7 +25,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     localizer = open_run(run, overrides)
     config, annotations = localizer.config, localizer.annotations
     rows_behind(config, row)
-    features = open_features(config, store)
+    features = open_features(config.data, store)
     ids, missing = available(features, sorted(split(annotations, config.data).test.videos), config.data.missing)
     if store is None or store.resolve() == Path(config.data.features).resolve():
         localizer.write(features, ids)

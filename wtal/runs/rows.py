@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from feature_extraction.errors import UserError
+from wtal.config.groups import has_vlp
 from wtal.config.load import Config
-from wtal.models.build import has_vlp
 from wtal.training.folder import RunFolder
 from wtal.training.schedule import Phase, plan
 

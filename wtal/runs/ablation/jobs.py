@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.annotations import AnnotationSet
 from wtal.training.folder import RunFolder, first_difference
@@ -70,7 +70,7 @@ def inputs_now(config: Config) -> Inputs:
     from wtal.training.run import inputs_of
 
     annotations = load_annotations(config.data)
-    features = open_features(config)
+    features = open_features(config.data)
     parts = split(annotations, config.data)
     ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
     # training itself refuses what it lacks; a finished one needs nothing any more
@@ -83,7 +83,7 @@ def inputs_now(config: Config) -> Inputs:
             "nothing to measure; see data.test_subset"
         )
     return Inputs(
-        inputs_of(config, features),
+        inputs_of(config.data, features),
         AnnotationSet(parts.test.classes, known),
         {"test": len(missing), "training": len(untrained)},
     )
@@ -160,7 +160,7 @@ def trained(config: Config) -> RunFolder:
         return run
     if (run.path / "config.yaml").is_file():
         # what does not shape a training is no reason to refuse to go on with it
-        before = run.config()
+        before = config_of_run(run.path)
         config = replace(config, inference=before.inference, evaluation=before.evaluation, sandbox=before.sandbox)
     from wtal.training.run import train
 

@@ -14,8 +14,8 @@ from wtal.evaluation.diagnosis.diagnose import diagnose
 from wtal.evaluation.frame_miou import detection_frame_miou
 from wtal.evaluation.proposals import average_recall
 
-from . import originals
-from .cases import tie_heavy_case, typed
+from .. import originals
+from ..cases import tie_heavy_case, typed
 
 TIOU = (0.1, 1 / 3, 0.5, 0.75)
 
