@@ -6,7 +6,8 @@ Legend: N detections, G ground-truth instances, A ambiguous segments, V videos, 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
+from operator import attrgetter
 
 import numpy as np
 
@@ -114,15 +115,17 @@ def _flatten(
     counts = [len(predictions[name]) for name in names]
     rows = np.array([video_index[name] for name in names], dtype=np.int64)
     try:
-        label = np.fromiter((class_index.get(d.label, -1) for d in flat), dtype=np.int64, count=count)
+        label = np.fromiter(
+            map(class_index.get, map(attrgetter("label"), flat), repeat(-1)), dtype=np.int64, count=count
+        )
     except TypeError:
         raise UserError("a detection's label is not text; expected a class name") from None
     found = Segments(
-        np.fromiter((d.start for d in flat), dtype=np.float64, count=count),
-        np.fromiter((d.end for d in flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("start"), flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("end"), flat), dtype=np.float64, count=count),
         np.repeat(rows, counts),
         label,
-        np.fromiter((d.score for d in flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("score"), flat), dtype=np.float64, count=count),
     )
     return flat, found
 

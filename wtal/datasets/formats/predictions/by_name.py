@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
-from wtal.datasets.annotations import Detection
+from wtal.datasets.annotations import Detections
 from wtal.datasets.formats.predictions import json_files, tables
 from wtal.datasets.formats.predictions.fields import THUMOS14_CLASSES, Labels, parse_json, read_bytes, read_class_names
 
@@ -31,7 +31,7 @@ JSON = {
 class Predictions:
     """What a file of detections holds."""
 
-    detections: dict[str, list[Detection]]
+    detections: Detections
     """By video id, in the file's order; seconds."""
     layout: str
     """A key of `LAYOUTS`."""
@@ -69,7 +69,7 @@ def read_detections(
         told = "classes by THUMOS14's numbers" if names is None else ""
     quiet = layout is not None or chosen == "activitynet"
     note = "" if quiet else f"read as {chosen}{f' ({told})' if told else ''}; --format names another layout"
-    return Predictions(found, chosen, note)
+    return Predictions(Detections(found), chosen, note)
 
 
 def check_layout(layout: str | None) -> None:
