@@ -5,7 +5,6 @@ method with own and with true classes.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal diagnose`."""
-    parser.add_argument("predictions", type=Path, help="detections, ActivityNet JSON (seconds), or a run folder")
+    parser.add_argument(
+        "predictions", type=Path, help="detections (seconds), in any layout that --format names, or a run folder"
+    )
     inputs.add_ground_truth(parser, optional=True)
     parser.add_argument("--rules", choices=["probability", "minmax", "both"], help="of a run: what a frame's score is")
     inputs.add_tiou(parser, "0.5")
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=10, help="detections looked at: so many times a class's instances (default 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    inputs.add_output(parser)
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write figures there, SVG and PNG")
 
 
@@ -42,37 +43,37 @@ def run(options: argparse.Namespace) -> int:
     from wtal.evaluation.tables import diagnosis_table, percent
 
     settings = DiagnosisSettings(options.bins, options.limit)
-    tiou = inputs.parse_tiou(options.tiou) or [0.5]
+    tiou = inputs.check_options(options, [0.5])
     summaries = {}
-    if options.predictions.is_dir():
+    if (options.predictions / "config.yaml").is_file():
         ground_truth, predictions, summaries = _of_run(options)
     elif options.ground_truth is None or options.rules:
         what = "--rules needs a run folder" if options.rules else "a predictions file needs GROUND_TRUTH"
         raise UserError(f"{options.predictions}: {what}; see wtal diagnose --help")
     else:
-        ground_truth, left_out = inputs.read_ground_truth(options)
-        predictions = inputs.read_detections(options.predictions, ground_truth, left_out)
+        truth = inputs.read_ground_truth(options)
+        ground_truth, predictions = truth.annotations, inputs.read_detections(options.predictions, truth, options)
     diagnosis = diagnose(ground_truth, predictions, tiou, settings)
     labels = {video_id: {*video.labels} for video_id, video in ground_truth.videos.items()}
     own = {v: [d for d in found if d.label in labels[v]] for v, found in predictions.items() if v in labels}
     without = detection_map(ground_truth, own, "activitynet", tiou).average_mAP
     for note in diagnosis.notes:
-        print(f"note: {note}", file=sys.stderr)
+        inputs.note(note)
     if options.figures is not None:
         from wtal.evaluation.diagnosis.figures import write_figures
 
         for path in write_figures(diagnosis, options.figures):
             print(f"wrote {path}", file=sys.stderr)
-    if options.json:
-        extra = {"mAP_without_absent_classes": without, **({"summaries": summaries} if summaries else {})}
-        print(json.dumps({**diagnosis.as_dict(), **extra}, allow_nan=False))
-        return 0
+    values = diagnosis.as_dict() | {"mAP_without_absent_classes": without}
+    parts = [diagnosis_table(diagnosis, options.table)]
+    parts.append(f"without the detections of classes that the video lacks: mAP {percent(without)} %")
     if summaries:
         from wtal.runs.measure import summary_table
 
-        print("\n\n".join(map(summary_table, summaries.values())), end="\n\n")
-    print(diagnosis_table(diagnosis))
-    print(f"\nwithout the detections of classes that the video lacks: mAP {percent(without)} %")
+        values["summaries"] = summaries
+        parts = [*map(summary_table, summaries.values()), *parts]
+    inputs.show(options, values, "\n\n".join(parts))
+    inputs.trace(options, values, predictions=options.predictions)
     return 0
 
 

@@ -77,8 +77,7 @@ def measure(
     config, truth = localizer.config, videos.truth
     threshold = frame_threshold(localizer, row, features, videos.training)
     found, with_labels, masks, called, ternary = {}, {}, {}, {}, {}
-    ids = list(truth.videos)
-    for video_id, scores in localizer.stored(row, ids) if localizer.stores else localizer.score(row, features, ids):
+    for video_id, scores in localizer.stored(row, list(truth.videos)):
         video = truth.videos[video_id]
         found[video_id] = localizer.detect_one(scores) if detections is None else detections[video_id]
         with_labels[video_id] = localizer.detect_one(scores, video.labels)

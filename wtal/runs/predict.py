@@ -30,10 +30,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     own_store = store is None or store.resolve() == Path(config.data.features).resolve()
     if own_store and localizer.stores:
         localizer.write(features, ids)
-        scored = localizer.stored(row, ids)
-    else:
-        scored = localizer.score(row, features, ids)
-    detections = localizer.detections(scored)
+    detections = localizer.detections(localizer.stored(row, ids) if own_store else localizer.score(row, features, ids))
     own = own_store and not overrides
     write_predictions(out, detections, details=f"wtal, row {row}")
     if own and row == "ours" and out.resolve() != run.predictions.resolve():
