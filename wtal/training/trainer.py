@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
@@ -285,9 +285,9 @@ class Trainer:
 
     def _end_phase(self, phase: Phase) -> None:
         student = self.students[phase.trains]
-        rule = self.config.pseudo_labels.first if phase.kind == "warmup" else self.config.pseudo_labels.later
         record = {"step": self.step, "phase": phase.name, "kind": "phase_end"}
-        record |= self.quality.of_branch(student.branch, rule, self.device)
+        # by one rule for all phases, so that they can be compared
+        record |= self.quality.of_branch(student.branch, self.config.pseudo_labels.later, self.device)
         record |= self.quality.of_videos(student.branch, self.device)
         self._log(record | student.branch.learnt())
         if self.processes.first:
@@ -315,7 +315,7 @@ class Trainer:
                     student.restore(state["students"][key])
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
                 raise UserError(
-                    f"{path}: not a checkpoint of this run's networks ({' '.join(str(error).split())[:120]}); remove "
+                    f"{path}: not a checkpoint of this run's networks ({reason_of(error, 120)}); remove "
                     "the run folder and train again"
                 ) from None
             self.step = state["step"]
