@@ -1,10 +1,20 @@
 """Errors that a user can act on. The command line prints their message as one line and exits with `exit_code`."""
 
+import re
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 
 class UserError(Exception):
-    """Bad usage, configuration or input: the message names the bad value, what is allowed, and what to do next."""
+    """Bad usage, configuration or input: the message names the bad value, what is allowed, and what to do next.
+
+    It is one line, whatever names it holds: control characters of files and labels are written \\n, \\x1b.
+    """
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return _CONTROL.sub(lambda match: repr(match[0])[1:-1], super().__str__())
 
 
 class PartialFailure(UserError):

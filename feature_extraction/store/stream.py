@@ -309,8 +309,12 @@ def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
 def _check_name(folder: Path, identity: Mapping[str, Any]) -> None:
     """The hash in a stream's folder name is that of its stream.json, so that either tells on the other."""
     match = re.fullmatch(r".+-([0-9a-f]{8})", folder.name)
-    if match and hash8(identity) != match[1]:
+    try:
+        found = hash8(identity)
+    except ValueError:  # NaN, which no identity holds
+        found = "none"
+    if match and found != match[1]:
         raise UserError(
-            f"{folder / 'stream.json'}: damaged, or not of this folder (its hash is {hash8(identity)}, the folder is "
-            f"named {folder.name}); restore the file or the name, or extract into a new store"
+            f"{folder / 'stream.json'}: damaged, or not of this folder (its hash is {found}, the folder is named "
+            f"{folder.name}); restore the file or the name, or extract into a new store"
         )

@@ -31,7 +31,7 @@ def read_run(run: RunFolder) -> ReportData:
     predictions = run_predictions(run)
     known = _sidecars(config, predictions)
     truth = known_truth(annotations, predictions)
-    summary = read_json(run.summary) if run.summary.is_file() else {}
+    summary = _summary(run.summary) if run.summary.is_file() else {}
     has_truth = bool(truth.videos)
     errors = errors_by_video(truth, predictions, config.evaluation.protocol) if has_truth else {}
     videos = tuple(
@@ -52,6 +52,24 @@ def read_run(run: RunFolder) -> ReportData:
         charts=training_charts(run.records()),
         tables=_tables(truth, predictions, config) if has_truth else (),
     )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    """summary.json. Raises `UserError` where rows or figures in it are not what `wtal predict` writes."""
+    summary = read_json(path)
+    rows = summary.get("rows", {}) if isinstance(summary, dict) else None
+    figures = [row for row in rows.values()] if isinstance(rows, dict) else [None]
+    for row in figures:
+        mean = row.get("mAP") if isinstance(row, dict) else 0
+        known = [row.get(key) for key in ("average_mAP", "fg_miou", "bg_miou")] if isinstance(row, dict) else []
+        known += mean.values() if isinstance(mean, dict) else []
+        if not isinstance(mean, dict | None) or not all(isinstance(v, int | float | None) for v in known):
+            raise UserError(f"{path}: not the summary of a run; run `wtal predict` again")
+        try:
+            [float(tiou) for tiou in mean or {}]
+        except ValueError:
+            raise UserError(f"{path}: a tIoU in it is no number; run `wtal predict` again") from None
+    return summary
 
 
 def run_predictions(run: RunFolder) -> dict[str, list[Detection]]:
@@ -166,7 +184,7 @@ def _facts(
     manifest = run.manifest()
     packages = manifest.get("packages") or {}
     git = manifest.get("git") or {}
-    commit = f"{git['commit'][:10]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
+    commit = f"{str(git['commit'])[:10]}{' with changes' if git.get('changed') else ''}" if git.get("commit") else ""
     scored = sum(video.ground_truth is not None for video in videos)
     facts = [
         ("Started", str(manifest.get("started", "")).replace("T", " ").replace("+00:00", " UTC")),

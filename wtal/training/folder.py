@@ -68,7 +68,11 @@ class RunFolder:
         return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path / "manifest.json")
+        manifest = read_json(self.path / "manifest.json")
+        parts = [manifest.get(name) for name in ("packages", "git", "inputs")] if isinstance(manifest, dict) else [0]
+        if not all(isinstance(part, dict | None) for part in parts):
+            raise UserError(f"{self.path / 'manifest.json'}: not the manifest of a run; put the run's own back")
+        return manifest
 
     @property
     def settings(self) -> Path:
@@ -101,7 +105,7 @@ class RunFolder:
         # the folder itself may be written in another way (relative, absolute): it is this one
         difference = first_difference({**plain(before), "out": ""}, {**plain(settings), "out": ""})
         if difference is None:
-            known = self.manifest()["inputs"]
+            known = self.manifest().get("inputs")
             difference = first_difference(known, dict(inputs), "inputs")
         if difference:
             raise UserError(f"{self.path} holds another run ({difference}); choose another folder with {self.option}")
@@ -130,9 +134,12 @@ class RunFolder:
         lines = self.metrics.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]
         for number, line in enumerate(lines, 1):
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
                 raise UserError(f"{self.metrics}: line {number} is not JSON; remove that line") from None
+            if not _is_record(record):
+                raise UserError(f"{self.metrics}: line {number} has no whole step, phase and kind; remove that line")
+            records.append(record)
         return records
 
     def rewind(self, step: int) -> None:
@@ -144,6 +151,15 @@ class RunFolder:
         ]
         with atomic_write(self.metrics, "w") as stream:
             stream.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+
+
+def _is_record(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and type(value.get("step")) is int
+        and 0 <= value["step"] < 1 << 53
+        and all(isinstance(value.get(name), str) for name in ("phase", "kind"))
+    )
 
 
 def first_difference(before: Any, after: Any, where: str = "") -> str | None:

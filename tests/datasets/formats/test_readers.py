@@ -447,3 +447,7 @@ def test_half_a_surrogate_pair_is_one_line_in_every_reader(tmp_path, capsys):
     assert main(["export", str(tmp_path / "p.json"), "--to", "csv", "--out", str(tmp_path / "o.csv")]) == 2
     assert all("surrogate" in line or "JSON object" in line for line in capsys.readouterr().err.splitlines())
     assert list(read_predictions(tmp_path / "good.json")) == ["v\U0001f600"]
+
+
+def test_names_with_control_characters_stay_on_one_line():
+    assert str(UserError("video 'a\nb\x1b[2J' is odd")) == "video 'a\\nb\\x1b[2J' is odd"

@@ -11,6 +11,7 @@ import io
 import pickle
 import pickletools
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,9 @@ def read_lists(path: Path) -> list[Any]:
         with open(path, "rb") as stream:
             if not array_header(stream)[1].hasobject:
                 stream.seek(0)
-                return _Plain(LARGEST).of(np.load(stream, allow_pickle=False))
+                with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
+                    warnings.simplefilter("ignore")
+                    return _Plain(LARGEST).of(np.load(stream, allow_pickle=False))
             content = stream.read(LARGEST + 1)
             _check_instructions(content)
             value = _Plain(len(content)).of(_Reader(io.BytesIO(content), encoding="bytes").load())

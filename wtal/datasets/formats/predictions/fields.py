@@ -71,7 +71,7 @@ class Labels:
             if not value.strip():
                 raise BadField("label is empty; expected a class name")
             return value
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or float(value) != int(float(value)):
+        if not _is_whole(value):
             raise BadField(f"label is {value!r}; expected a class name")
         if self.by_index is None:
             raise BadField(f"label is {value!r}, the index of a class; name the class list with --classes FILE")
@@ -79,6 +79,16 @@ class Labels:
             some = ", ".join(f"{index} {name}" for index, name in list(self.by_index.items())[:3])
             raise BadField(f"label is {value!r}, which the class list has not ({some}, ...)")
         return self.by_index[int(value)]
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a label may be an index: a whole number, or text of digits; not a number beyond all."""
+    try:
+        return (
+            isinstance(value, str | int | float) and not isinstance(value, bool) and float(value) == int(float(value))
+        )
+    except (OverflowError, ValueError, TypeError):  # infinite, not a number, of hundreds of digits
+        return False
 
 
 def fields_of(names: Iterable[str]) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""The parts of `tools/torture.py`: a small world, mutations, damage, kills."""
