@@ -8,6 +8,12 @@ from pathlib import Path
 from feature_extraction.errors import UserError
 
 PREFIX = "shipped:"
+WEAK_TOWERS = (
+    "They were trained on rendered figures of 64 pixels and know little of real video: good for trying the commands "
+    "out, not for results. What would help: Kinetics I3D and CLIP ViT-B/16 (`wtal weights fetch i3d-rgb i3d-flow "
+    "clip`, then `wtal init` with --towers public), or features of a network of your own (docs/own_features.md)."
+)
+"""What to know of the shipped networks where they look at videos that are not the sandbox's."""
 
 
 def shipped_folder(name: str) -> Path:

@@ -83,7 +83,7 @@ def detect_arrays(
 
 def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarray:
     """Indices of the classes to localise in a video, in ascending order; the best class is always among
-    them."""
+    them, unless `settings.class_required` is off."""
     if settings.class_rule == "top":
         # A stable sort: of equal scores the first classes.
         return np.sort(np.argsort(-video_C, kind="stable")[: settings.class_top])
@@ -92,7 +92,7 @@ def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarr
     best = int(video_C.argmax())
     bar = settings.class_threshold * (float(video_C[best]) if settings.class_rule == "relative" else 1.0)
     keep_C = video_C > bar
-    keep_C[best] = True
+    keep_C[best] |= settings.class_required
     return np.flatnonzero(keep_C)
 
 

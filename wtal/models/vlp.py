@@ -70,7 +70,15 @@ class VLP(nn.Module):
         return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor, ratio: int = 8) -> Tensor:
-        """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`."""
+        """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`.
+
+        Where there is one class alone, a softmax would be 1 for every video: the mean is over the frames' P there.
+        """
+        if output.logit_BTC.shape[-1] == 1:
+            p_BTC = output.p_BTC.masked_fill(~mask_BT[..., None], 0)
+            lengths = mask_BT.sum(1).tolist()
+            top = [p_TC.topk(max(1, -(-n // ratio)), dim=0).values for p_TC, n in zip(p_BTC, lengths, strict=True)]
+            return torch.stack([p_KC.mean(0) for p_KC in top])
         score_BTC = output.logit_BTC.masked_fill(~mask_BT[..., None], float("-inf"))
         probability_BC = [
             score_TC.topk(max(1, -(-int(length) // ratio)), dim=0).values.mean(0).softmax(-1)

@@ -145,6 +145,8 @@ def summarise(
     videos = {video_id: annotations.videos[video_id] for video_id in ids if annotations.videos[video_id].instances}
     if not videos:
         return None
+    # in a negative every detection is false
+    videos = {i: annotations.videos[i] for i in ids if i in videos or annotations.videos[i].negative}
     truth = AnnotationSet(annotations.classes, videos)
     other = fused_with(config, rows)
     measured = {row: measure(config, truth, rows[row], other) for row in ROWS if row in rows}

@@ -7,6 +7,7 @@ Legend: B videos, T snippets, C classes.
 """
 
 import copy
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from wtal.config.load import Config
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
 from wtal.models.streams import StreamedBranch
+from wtal.training.collapse import collapse
 from wtal.training.data import Batch, TrainingVideos, crop_labels
 from wtal.training.distillation import UNCERTAIN, coverage, drop_contradictions, taught_loss, teach
 from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
@@ -146,7 +148,10 @@ class Trainer:
     def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: tqdm) -> None:
         pseudo = self._pseudo_labels(phase)
         if pseudo is not None and self.step == phase.first:
-            self._log(self._label_record(phase, pseudo))
+            record = self._label_record(phase, pseudo)
+            self._log(record)
+            if "warning" in record and self.processes.first:
+                bar.write(f"warning: {record['warning']}", file=sys.stderr)
         upcoming: Future[list[Batch]] | None = None
         while self.step < phase.end:
             batches = upcoming.result() if upcoming else self._load(phase, self.step)
@@ -280,10 +285,13 @@ class Trainer:
                 torch.from_numpy(h_TC)[None], torch.from_numpy(y_C)[None], torch.ones(1, len(h_TC), dtype=torch.bool)
             )
             for h_TC, y_C in zip(pseudo, self.videos.label_NC, strict=True)
+            if y_C.any()  # a negative has no labelled snippet
         ]
         mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}
         quality = self.quality.of_labels(pseudo)
-        return {"step": self.step, "phase": phase.name, "kind": "pseudo_labels", **mean, **quality}
+        record = {"step": self.step, "phase": phase.name, "kind": "pseudo_labels", **mean, **quality}
+        warning = collapse(mean["foreground"], phase.name, self.config.pseudo_labels)
+        return record | ({"warning": warning} if warning else {})
 
     def _end_phase(self, phase: Phase) -> None:
         student = self.students[phase.trains]
