@@ -50,7 +50,8 @@ def read_csv(
     `class_list` is a text file of class names, one a line, in index order; without it the classes are the
     labels in alphabetical order. `empty_is_negative`: a video whose rows all have an empty label shows none of the
     classes, where it would be a video of which nothing is known. Raises `UserError` naming the line of what
-    `read_table` refuses, of a number that is not finite, half a segment, a video with two subsets, and a label that the class list lacks.
+    `read_table` refuses, of a number that is not finite, half a segment, a video with two subsets, and a label
+    that the class list lacks.
     """
     drafts: dict[str, _Draft] = {}
     for line, row in read_table(path, {"of videos": VIDEO_COLUMNS, "of labels": LABEL_COLUMNS}):

@@ -104,6 +104,11 @@ def configuration(
         )
         sections = [section for section in sections if section[0] != "cbp"]
         sections.append(("cbp", pooling, reason))
+        why_bags = (
+            "Video labels go on teaching beside the pseudo-labels: only they say that nothing happens in a negative "
+            "(without them, on the sandbox, scores of negatives rise until half of them have detections)."
+        )
+        sections.append(("loss", {"cls": 1.0}, why_bags))
         rule = {"class_rule": "absolute", "class_threshold": 0.5, "class_required": False}
         why_rule = "Only classes whose video score is above 0.5 are localised, in many videos none."
         sections.append(("inference", rule, why_rule))

@@ -198,8 +198,8 @@ def _what_there_is(videos: Mapping[str, VideoAnnotation], classes: Sequence[str]
     if len(classes) == 1 and not negatives[0]:
         yield (
             f"every training video is labelled {classes[0]!r} and none is a negative: labels then cannot tell the "
-            "action from anything else. Name videos without it in the table, with an empty label (or a label of their own and "
-            "--negative LABEL)"
+            "action from anything else. Name videos without it in the table, with an empty label (or a label of "
+            "their own and --negative LABEL)"
         )
     counts = Counter(label for video in training for label in video.labels)
     if few := [f"{name[:40]} ({counts[name]})" for name in classes if counts[name] < FEW]:
