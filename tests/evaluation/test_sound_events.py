@@ -166,11 +166,13 @@ def test_label_files(tmp_path):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("name\tlabel\n", "expected the columns"),
+        ("name\tlabel\n", "no column filename; the first line has: name, label"),
+        ("filename\tevent_label\n", "no column onset"),
         ("filename\tonset\toffset\tevent_label\na.wav\tx\t1\tDog\n", "line 2"),
         ("filename\tonset\toffset\tevent_label\na.wav\t3\t1\tDog\n", "line 2"),
         ("filename\tonset\toffset\tevent_label\na.wav\t0\tinf\tDog\n", "line 2"),
-        ("", "expected the columns"),
+        ("", "no column filename; the first line has: nothing"),
+        ("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\tCat\n", "line 2: 'Cat' is in no column"),
     ],
 )
 def test_bad_label_files_name_file_and_line(tmp_path, text, message):

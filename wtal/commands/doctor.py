@@ -245,6 +245,7 @@ def _optical_flow(out: Path) -> Iterator[Finding]:
 def _weights(out: Path) -> Iterator[Finding]:
     from feature_extraction.errors import UserError
     from feature_extraction.networks import weights
+    from feature_extraction.networks.clip_models import public_clip
     from wtal.config.shipped import shipped_folder
 
     try:

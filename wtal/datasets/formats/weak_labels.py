@@ -10,7 +10,6 @@ column of videos and one of labels; rows of one video add up. Several labels in 
 `|`. Optional columns `start` and `end` (seconds) make the row's label an instance.
 """
 
-import csv
 import io
 import json
 import re
@@ -111,16 +110,15 @@ def read_jsonl(
 
 def write_csv(path: Path, annotations: AnnotationSet) -> None:
     """Write the video-level labels as `video,labels,subset,duration`; instances are left out."""
+    import pandas as pd
+
     from feature_extraction.files import atomic_write
 
     if broken := [name for name in annotations.classes if re.search(r"[;|]", name)]:
         raise UserError(f"class {broken[0]!r} holds the character that parts labels in CSV; write jsonl instead")
+    rows = [(v.video_id, ";".join(v.labels), v.subset, v.duration) for v in annotations.videos.values()]
     with atomic_write(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["video", "labels", "subset", "duration"])
-        for video in annotations.videos.values():
-            seconds = "" if video.duration is None else repr(video.duration)
-            writer.writerow([video.video_id, ";".join(video.labels), video.subset, seconds])
+        pd.DataFrame(rows, columns=["video", "labels", "subset", "duration"]).to_csv(stream, index=False)
 
 
 def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
