@@ -96,7 +96,7 @@ def read_detections(path: Path, ground_truth: "AnnotationSet", left_out: set[str
     """The detections in `path` less the videos left out; says on stderr what is odd about them."""
     from wtal.datasets.annotations import read_predictions
 
-    found = read_predictions(path)
+    found = under_known_ids(read_predictions(path), [*ground_truth.videos, *left_out])
     elsewhere = left_out & set(found)
     if elsewhere:
         _note(f"{path}: {len(elsewhere)} video(s) outside the chosen ones are left out")
@@ -110,6 +110,17 @@ def read_detections(path: Path, ground_truth: "AnnotationSet", left_out: set[str
             f"--subset {' '.join(sorted(detected))} leaves them out"
         )
     return kept
+
+
+def under_known_ids(found: "dict[str, list[Detection]]", known: list[str]) -> "dict[str, list[Detection]]":
+    """Detections under those of the ids `known` that their videos' names mean, as written where they mean none."""
+    from feature_extraction.store.ids import IdFinder
+
+    strangers = [name for name in found if name not in set(known)]
+    finder = IdFinder(known) if strangers else None
+    meant = {name: video_id for name in strangers if (video_id := finder.find(name)) and video_id not in found}
+    once = {name: video_id for name, video_id in meant.items() if list(meant.values()).count(video_id) == 1}
+    return {once.get(name, name): detections for name, detections in found.items()}
 
 
 def _note(text: str) -> None:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
+from feature_extraction.store.ids import SUFFIX
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
 from wtal.datasets.formats.csv_table import read_table, read_text
 
 VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
 LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
 SUBSET_COLUMNS = ("subset", "split")
-SUFFIXES = re.compile(r"\.(mp4|mkv|avi|mov|webm|mpg|mpeg|m4v|wmv|flv|ts|3gp|ogv|wav|flac|mp3|ogg)$", re.IGNORECASE)
 DEFAULT_SUBSET = "training"
 
 
@@ -152,7 +152,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
 
 def video_name(path: str) -> str:
     """A video's id from its path: without the suffix of a video or audio file and a leading `./`."""
-    return SUFFIXES.sub("", path.strip().replace("\\", "/").removeprefix("./"))
+    return SUFFIX.sub("", path.strip().replace("\\", "/").removeprefix("./"))
 
 
 def _draft(drafts: dict[str, _Draft], video_id: str, subset: str, where: str) -> _Draft:
