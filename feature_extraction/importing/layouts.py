@@ -53,6 +53,8 @@ class Layout:
     read: Callable[[Path, Path | None], Iterator[Video]]
     """(source, annotations) to videos, one in memory at a time."""
     text: str
+    width: int | None = None
+    """D of each stream where the layout is of one network."""
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -111,9 +113,13 @@ def _load(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {reason}") from None
 
 
-def _matrix(path: Path) -> np.ndarray:
-    """A numeric `[S, D]` array; axes of length 1 around it are dropped."""
-    array = _load(path)
+def read_matrix(path: Path) -> np.ndarray:
+    """The numeric `[S, D]` array of an npy file. Raises `UserError` for anything else."""
+    return matrix_of(_load(path), path)
+
+
+def matrix_of(array: np.ndarray, path: Path | str) -> np.ndarray:
+    """`array` as a numeric `[S, D]` one; axes of length 1 around it are dropped. Raises `UserError` naming `path`."""
     while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
@@ -215,19 +221,19 @@ def _pairs(found: dict[str, dict[str, list[Path]]], fps: Callable[[str, Path], P
             yield _video(
                 name,
                 first,
-                lambda paths=paths: {kind: _matrix(path) for kind, path in paths.items()},
+                lambda paths=paths: {kind: read_matrix(path) for kind, path in paths.items()},
                 fps(name, first),
             )
 
 
 def read_actionformer(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`<video>.npy` of RGB and flow side by side, one vector every 4 frames of the video's own rate."""
-    yield from _singles(source, lambda path: _halves(_matrix(path), path))
+    yield from _singles(source, lambda path: _halves(read_matrix(path), path))
 
 
 def read_clip_frames(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`<video>.npy`, one CLIP image embedding a frame at a steady rate."""
-    yield from _singles(source, lambda path: {"clip": _matrix(path)})
+    yield from _singles(source, lambda path: {"clip": read_matrix(path)})
 
 
 def _singles(source: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> Iterator[Video]:
@@ -239,11 +245,12 @@ def _singles(source: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> Ite
 
 
 I3D = ("rgb", "flow")
+I3D_WIDTH = 1024
 LAYOUTS = {
-    "co2net": Layout(I3D, 25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)"),
-    "rgb-flow": Layout(I3D, 25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)"),
-    "actionformer": Layout(I3D, 30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames"),
-    "video-features": Layout(I3D, None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy"),
+    "co2net": Layout(I3D, 25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)", I3D_WIDTH),
+    "rgb-flow": Layout(I3D, 25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)", I3D_WIDTH),
+    "actionformer": Layout(I3D, 30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames", I3D_WIDTH),
+    "video-features": Layout(I3D, None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy", I3D_WIDTH),
     "clip-frames": Layout(
         ("clip",),
         None,

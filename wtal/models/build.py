@@ -209,9 +209,12 @@ class Branches:
 
 
 def has_vlp(config: Config) -> bool:
-    """Whether the run has a VLP branch: only a warm-up on features without its stream goes without."""
+    """Whether the run has a VLP branch: only a warm-up goes without, on features that lack its stream or where that is
+    the classification branch's own (then nobody asked for a text tower)."""
+    if config.schedule.strategy != "warmup_only":
+        return True
     streams = {name.split("-")[0] for name in config.data.streams}
-    return config.vlp.stream.split("-")[0] in streams or config.schedule.strategy != "warmup_only"
+    return config.vlp.stream.split("-")[0] in streams and config.vlp.stream not in config.cbp.streams
 
 
 def build_branches(
@@ -228,7 +231,11 @@ def build_branches(
     models = [config.vlp, *models_beside(config)]
     for model in models if vlp else ():
         if model.stream not in dims:
-            raise UserError(f"vlp.stream {model.stream!r} is not in the feature store, which has: {', '.join(dims)}")
+            raise UserError(
+                f"vlp.stream {model.stream!r} is not among data.streams of the feature store ({', '.join(dims)}); set "
+                "vlp.stream to one whose network has texts (with vlp.text=precomputed and vlp.text_embeddings=FILE where "
+                "it is not the configured CLIP), or train the classification branch alone: schedule.strategy=warmup_only"
+            )
     statistics = None
     if config.cbp.input_norm == "standard" and train_ids:
         own = [*config.cbp.streams, *([config.vlp.stream] if config.cbp.early_fusion != "none" else [])]
