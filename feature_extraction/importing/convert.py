@@ -12,12 +12,12 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import place_failure, sha256_file
 from feature_extraction.importing.generic import FINDERS, StreamPattern, read_generic
 from feature_extraction.importing.layouts import LAYOUTS, Catalogue, Known, Layout, Video, read_catalogue
+from feature_extraction.progress import progress
 from feature_extraction.store.grid import TimeGrid
 from feature_extraction.store.ids import plain_id
 from feature_extraction.store.stream import Stream, create_stream, encode_id
@@ -231,7 +231,7 @@ def import_features(
     work = _Import(out, settings, catalogue)
     videos = settings.kind.read(source, annotations)
     try:
-        for video in tqdm(videos, desc=f"import {settings.layout}", unit=" videos", disable=None):
+        for video in progress(videos, desc=f"import {settings.layout}", unit="video"):
             work.take(video)
     except OSError as error:
         if (failure := place_failure(error, out)) is not None:
@@ -243,7 +243,7 @@ def import_features(
 def durations_of(videos_at: Path) -> Catalogue:
     """Durations (seconds) of the video files below a folder, by id; files that cannot be read are left out."""
     durations: Catalogue = {}
-    for file in tqdm(list_videos(videos_at), desc="look", unit=" videos", disable=None):
+    for file in progress(list_videos(videos_at), desc="look", unit="video"):
         try:
             durations[plain_id(file.id)] = Known(probe(file.path).duration or None)
         except UnreadableVideo:

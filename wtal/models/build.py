@@ -233,8 +233,9 @@ def build_branches(
         if model.stream not in dims:
             raise UserError(
                 f"vlp.stream {model.stream!r} is not among data.streams of the feature store ({', '.join(dims)}); set "
-                "vlp.stream to one whose network has texts (with vlp.text=precomputed and vlp.text_embeddings=FILE where "
-                "it is not the configured CLIP), or train the classification branch alone: schedule.strategy=warmup_only"
+                "vlp.stream to one whose network has texts (with vlp.text=precomputed and vlp.text_embeddings=FILE "
+                "where it is not the configured CLIP), or train the classification branch alone: "
+                "schedule.strategy=warmup_only"
             )
     statistics = None
     if config.cbp.input_norm == "standard" and train_ids:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.progress import progress
 from wtal.config.load import Config
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
@@ -123,7 +124,7 @@ class Trainer:
         total = self.phases[-1].end
         with (
             ThreadPoolExecutor(1) as loader,
-            tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
+            progress(total=total, initial=self.step, desc="train", unit="step", shown=self.processes.first) as bar,
         ):
             for phase in self.phases:
                 if not self._is_done(phase):
@@ -160,7 +161,7 @@ class Trainer:
             terms = self._train_step(phase, batches, pseudo)
             self.step += 1
             bar.update()
-            bar.set_description(f"{phase.name} loss {terms['loss']:.3f}", refresh=False)
+            bar.set_description_str(f"{phase.name} loss {terms['loss']:.3f}", refresh=False)
             if self.step % self.config.training.log_steps == 0 or self.step == phase.end:
                 self._log({"step": self.step, "phase": phase.name, "kind": "train", **terms})
             if self.step % self.config.training.checkpoint_steps == 0 and self.step < phase.end:

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from feature_extraction.progress import progress
 from wtal.config.strict import build, plain
 from wtal.datasets.features import FeatureSet
 from wtal.evaluation.classification import tagging_metrics
@@ -109,7 +109,8 @@ def train_video_classifier(
         done = _restore(folder / "state.pt", model, optimizer)
     steps = math.ceil(len(videos) / settings.batch)
     model.train()
-    for epoch in tqdm(range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"):
+    epochs = range(done, settings.epochs)
+    for epoch in progress(epochs, initial=done, total=settings.epochs, desc="train", unit="epoch"):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * settings.lr_decay**epoch
         total = 0.0
