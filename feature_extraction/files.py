@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def map_array(path: Path) -> np.ndarray:
         raise
     except Exception as error:
         # A damaged header comes as anything from TokenError over MemoryError to AttributeError
-        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+        raise ValueError(reason_of(error, 120)) from None
 
 
 def sha256_file(path: Path) -> str:

@@ -27,7 +27,7 @@ STOREYS = (
     ("wtal.runs",),
     ("wtal.report",),
     ("wtal.commands", "wtal.api"),
-    ("wtal.__init__", "wtal.__main__", "tools"),
+    ("wtal", "wtal.__main__", "tools"),
 )
 """Ground first. A room imports from itself and from the storeys below it."""
 
@@ -160,12 +160,15 @@ def test_settings_know_nothing_of_what_they_configure():
 def test_names_written_in_the_settings_are_those_of_the_registries():
     from feature_extraction.flow.compute import FLOWS
     from feature_extraction.settings import FLOW_ALGORITHMS
+    from wtal.config.data import FormatName
     from wtal.config.evaluation import PROTOCOL_NAMES
     from wtal.config.models import LOGIT_POOLINGS, PoolingName
+    from wtal.datasets.formats.by_name import FORMATS
     from wtal.evaluation.detection.protocols import PROTOCOLS
     from wtal.models.pooling.head import POOLINGS
 
     assert tuple(FLOWS) == FLOW_ALGORITHMS
+    assert tuple(FORMATS) == get_args(FormatName)
     assert tuple(PROTOCOLS) == PROTOCOL_NAMES
     assert tuple(POOLINGS) == get_args(PoolingName)
     assert tuple(name for name, kind in POOLINGS.items() if kind.space == "logit") == LOGIT_POOLINGS

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 
 LARGEST_KEPT = 4096  # bytes; longer data are never referred to a second time by what numpy writes
 
@@ -88,8 +88,9 @@ def read_object_array(path: Path) -> Iterator[np.ndarray]:
         except _Refused as error:
             raise UserError(f"{path}: {error}; only arrays of numbers are read, and nothing is run") from None
         except DAMAGE as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{path}: damaged or cut short after {count} of {length} arrays ({reason})") from None
+            raise UserError(
+                f"{path}: damaged or cut short after {count} of {length} arrays ({reason_of(error)})"
+            ) from None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -109,7 +110,7 @@ def _header(stream: IO[bytes], path: Path) -> int:
             else:
                 shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     except (*DAMAGE, EOFError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path}: not a .npy file ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path}: not a .npy file ({reason_of(error, 120)})") from None
     if not dtype.hasobject or len(shape) != 1:
         raise UserError(f"{path}: expected a list of arrays (dtype object), found {dtype} {list(shape)}")
     return int(shape[0])

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write
 
 FORMAT = "wtal-i3d-1"
@@ -110,8 +110,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: not a plain file of tensors; a pickle that holds code or objects is not read"
         ) from None
     except Exception as error:  # damaged bytes come as nearly any error of unpickling
-        reason = " ".join(str(error).split())[:200] or "it ends early"
-        raise UserError(f"{path}: not a weights file, or cut short ({reason})") from None
+        raise UserError(f"{path}: not a weights file, or cut short ({reason_of(error)})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

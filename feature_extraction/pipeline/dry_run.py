@@ -11,7 +11,7 @@ import torch
 
 from feature_extraction.flow.compute import compute_flow, usable_cores
 from feature_extraction.networks.preprocess import window_count
-from feature_extraction.networks.towers import choose_device, choose_precision, identity, load_towers
+from feature_extraction.networks.towers import choose_precision, identity, load_towers, pick_device
 from feature_extraction.progress import progress
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.store.claims import in_shard
@@ -79,7 +79,7 @@ def plan(
     """What `extract` with the same arguments would do. Writes nothing. Raises what `extract` raises."""
     every = list_videos(videos)
     files = [file for file in every if in_shard(file.id, shard)]
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
     precision = choose_precision(settings.precision, device)
     streams = {

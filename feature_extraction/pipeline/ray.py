@@ -48,10 +48,10 @@ class _Worker:
     """Lives in a Ray process: the networks, loaded once, and a pipeline run a group."""
 
     def __init__(self, settings: ExtractionSettings, out: str, weights: str | None, offline: bool, cores: int) -> None:
-        from feature_extraction.networks.towers import choose_device, load_towers
+        from feature_extraction.networks.towers import load_towers, pick_device
         from feature_extraction.pipeline.run import Extractor
 
-        device = choose_device(settings.device)
+        device = pick_device(settings.device)
         towers = load_towers(settings, device, None, Path(weights) if weights else None, offline)
         self.extractor = Extractor(settings, towers, device, cores)
         self.out = Path(out)

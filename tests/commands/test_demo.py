@@ -11,7 +11,7 @@ import pytest
 
 from wtal.datasets.annotations import read_activitynet, read_predictions
 from wtal.evaluation.detection.protocols import detection_map
-from wtal.training.folder import ROWS
+from wtal.runs.rows import ROWS
 
 TIOU = ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"]
 
@@ -39,7 +39,7 @@ def test_prints_the_table_and_where_the_report_lies(demo):
     run, done = demo
     lines = done.stdout.splitlines()
     rows = ["cbp_warmup", "vlp_raw", "vlp", "ours"]
-    assert [line[:25].strip() for line in lines[1:5]] == [ROWS[row] for row in rows]
+    assert [line[:25].strip() for line in lines[1:5]] == [ROWS[row].name for row in rows]
     assert lines[-1] == f"report: {run / 'report' / 'index.html'}"
     assert (run / "report" / "index.html").is_file()
     summary = json.loads((run / "summary.json").read_text())

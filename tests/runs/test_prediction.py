@@ -146,6 +146,6 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
     path.write_text(yaml.safe_dump(config))
     refused("stream 'flow' cannot be extracted from new videos: extraction.streams makes rgb")
     path.write_text(text)
-    refused("settings.json: no such file", f"inference.video_classifier={world / 'features'}")
+    refused("config.yaml: no such file", f"inference.video_classifier={world / 'features'}")
     (run.checkpoints / "F1.pt").unlink()
     refused("F1.pt: no such checkpoint")

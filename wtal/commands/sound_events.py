@@ -1,5 +1,4 @@
-"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their
-F1.
+"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their F1.
 
 Takes the score files that `wtal predict` left in the run folder; the table has the events of all of them. The
 F1 (event-based, segment-based, clip-level; macro and micro) is measured on the clips of --reference, or of the
@@ -30,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     from feature_extraction.errors import PartialFailure, UserError
     from feature_extraction.files import atomic_write
+    from wtal.config.load import config_of_run
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.datasets.formats.dcase import STRONG, read_dcase
     from wtal.evaluation.sound_events import clip_f1, event_f1, segment_f1
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if not math.isfinite(options.clip_threshold):
         raise UserError(f"--clip-threshold must be a number, got {options.clip_threshold}")
     folder = RunFolder(options.run)
-    data = folder.config().data
+    data = config_of_run(folder.path).data
     annotations = load_annotations(data)
     if options.reference:
         reference = read_dcase(options.reference, "reference")

@@ -8,15 +8,16 @@ import torch
 import torch.nn.functional as F
 
 from feature_extraction.errors import UserError
-from wtal.config.models import CBPSettings, ConsensusSettings, EvidentialSettings, MagnitudeSettings
+from wtal.config.models import OWN, CBPSettings, ConsensusSettings, EvidentialSettings, MagnitudeSettings
 from wtal.models.branch import attended, log_complement, squash
-from wtal.models.build import BACKBONES, PLUG_INS, build_cbp
-from wtal.models.cbp.co2net import coactivity_loss, guidance, mil_loss, smoothed, suppress, topk_mean
+from wtal.models.build import CBP_BRANCHES, build_cbp
+from wtal.models.cbp.co2net import coactivity_loss, guidance, mil_loss, smoothed, suppress
 from wtal.models.cbp.delu import evidential_loss, uncertainty_guided
 from wtal.models.cbp.um import scaled_magnitude
+from wtal.models.layers import topk_mean
 
 DIMS = {"rgb": 8, "flow": 8, "clip": 6}
-NAMES = [*BACKBONES, *PLUG_INS]
+NAMES = list(CBP_BRANCHES)
 
 
 def branch_of(name, **options):
@@ -41,11 +42,11 @@ def test_branch_protocol(name, activation):
     assert output.p_BTC.shape == output.logit_BTC.shape == (4, 12, 3)
     assert output.feature_BTD.shape == (4, 12, branch.feature_dim)
     torch.testing.assert_close(output.p_BTC + output.log_not_p_BTC.exp(), torch.ones(4, 12, 3), atol=1e-5, rtol=0)
-    loss, terms = branch.branch.own_loss(output, label, mask, 0.5)
+    loss, terms = branch.own_loss(output, label, mask, 0.5)
     loss.backward()
     gradients = [p.grad for p in branch.parameters() if p.grad is not None]
     assert torch.isfinite(loss) and all(torch.isfinite(g).all() for g in gradients) and terms
-    video = branch.branch.video_probability(output, mask)
+    video = branch.video_probability(output, mask)
     assert video.shape == (4, 3) and (video >= 0).all() and (video <= 1).all()
 
 
@@ -57,19 +58,19 @@ def test_padding_does_not_matter(name):
     for row, length in enumerate(mask.sum(1)):
         alone = branch({k: v[row : row + 1, :length] for k, v in feature.items()}, mask[row : row + 1, :length])
         torch.testing.assert_close(padded.p_BTC[row, :length], alone.p_BTC[0], atol=1e-5, rtol=1e-4)
-        video = branch.branch.video_probability(padded, mask)[row]
-        torch.testing.assert_close(video, branch.branch.video_probability(alone, mask[row : row + 1, :length])[0])
+        video = branch.video_probability(padded, mask)[row]
+        torch.testing.assert_close(video, branch.video_probability(alone, mask[row : row + 1, :length])[0])
 
 
 @pytest.mark.parametrize("name", ["convolution", "transformer", "multiscale", "um"])
 def test_own_loss_falls_when_trained(name):
-    branch = branch_of(name, dropout_in=0.1, dropout_out=0.1, um_margin=5.0)
+    branch = branch_of(name, dropout_in=0.1, dropout_out=0.1, um=MagnitudeSettings(margin=5.0))
     feature, mask, label = batch()
     optimizer = torch.optim.Adam(branch.parameters(), lr=3e-3)
     losses = []
     for step in range(60):
         optimizer.zero_grad()
-        loss, terms = branch.branch.own_loss(branch(feature, mask), label, mask, step / 60)
+        loss, terms = branch.own_loss(branch(feature, mask), label, mask, step / 60)
         loss.backward()
         optimizer.step()
         losses.append(terms["bag"].item())
@@ -242,14 +243,13 @@ def test_um_is_as_wide_as_its_input_and_its_margin_follows():
     published = build_cbp(CBPSettings(name="um"), {"rgb": 1024, "flow": 1024}, 2, "clip").branch
     assert published.feature_dim == 2048 and published.margin == 100
     own = branch_of("um", um=MagnitudeSettings(width=10, margin=7.0, action_ratio=3)).branch
-    assert (own.feature_dim, own.margin, own.action_ratio, own.background_ratio) == (10, 7.0, 3, 4)
-    assert branch_of("um", um_margin=5.0).branch.margin == 5
+    assert (own.feature_dim, own.margin) == (10, 7.0)
 
 
 def test_um_loss_weights_are_settings():
     feature, mask, label = batch()
     net = branch_of("um", um=MagnitudeSettings(margin=5.0, magnitude_weight=0.25, background_weight=2.0))
-    loss, terms = net.branch.own_loss(net(feature, mask), label, mask, 0.0)
+    loss, terms = net.own_loss(net(feature, mask), label, mask, 0.0)
     torch.testing.assert_close(loss, terms["bag"] + 0.25 * terms["magnitude"] + 2 * terms["uniform"])
 
 
@@ -268,7 +268,7 @@ def test_um_loss_weights_are_settings():
 def test_consensus_loss_weights_are_settings(name, settings, weights):
     feature, mask, label = batch()
     net = branch_of(name, **settings)
-    loss, terms = net.branch.own_loss(net(feature, mask), label, mask, 0.3)
+    loss, terms = net.own_loss(net(feature, mask), label, mask, 0.3)
     assert terms.keys() == weights.keys()
     torch.testing.assert_close(loss, sum(weights[key] * value for key, value in terms.items()))
 
@@ -277,7 +277,7 @@ def test_ratios_and_amplitude_reach_the_losses():
     feature, mask, label = batch()
     net = branch_of("delu", delu=EvidentialSettings(topk_ratio=5, amplitude=0.2, attention_ratio=3)).eval()
     output = net(feature, mask)
-    _, terms = net.branch.own_loss(output, label, mask, 0.0)
+    _, terms = net.own_loss(output, label, mask, 0.0)
     suppressed = suppress(output.extra["logit_BTK"], output.attention_BT)
     attentions = [output.attention_BT, output.extra["rgb_attention_BT"], output.extra["flow_attention_BT"]]
     guide = sum(guidance(output.extra["logit_BTK"], attention) for attention in attentions) / 3
@@ -328,7 +328,7 @@ def test_early_fusion_of_a_stream_that_is_there_is_refused():
 def test_dropouts_are_the_architectures_own_or_as_set(name):
     feature, mask, _ = batch()
     still = branch_of(name, dropout_in=0.0, dropout_out=0.0)
-    if name in BACKBONES:
+    if name in OWN:
         backbone = branch_of(name).branch.backbone
         assert (backbone.dropout_in.probability, backbone.dropout_out.probability) == (0.5, 0.6)
         assert torch.equal(still(feature, mask).logit_BTC, still.eval()(feature, mask).logit_BTC)

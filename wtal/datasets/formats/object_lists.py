@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 
 
 def read_lists(path: Path) -> list[Any]:
@@ -39,8 +39,7 @@ def read_lists(path: Path) -> list[Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:
         # A damaged header or pickle raises nearly anything (TokenError, KeyError, MemoryError, ...).
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a list of text and numbers ({reason}); nothing in it was run") from None
+        raise UserError(f"{path}: not a list of text and numbers ({reason_of(error)}); nothing in it was run") from None
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list, found a single value")
     return value

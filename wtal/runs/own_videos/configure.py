@@ -71,8 +71,8 @@ def configuration(
         ),
     ]
     if towers == "shipped":
-        from wtal.config.load import read_yaml
         from wtal.config.shipped import config_file
+        from wtal.config.strict import read_yaml
 
         shipped = read_yaml(config_file("sandbox"))
         reasons = {"extraction": why, "optimizer": "As for the built-in sandbox, whose networks these are."}
