@@ -113,7 +113,8 @@ def probe_all(files: Iterable[VideoFile]) -> tuple[dict[str, VideoInfo], list[st
         try:
             infos[plain_id(file.id)] = probe(file.path)
         except UnreadableVideo as error:
-            unreadable.append(f"{plain_id(file.id)}: {error}")
+            suffix = "" if file.id.endswith(file.path.suffix) else file.path.suffix
+            unreadable.append(f"{plain_id(file.id)}{suffix}: {error}")
     return infos, unreadable
 
 

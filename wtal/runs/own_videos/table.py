@@ -143,7 +143,8 @@ def match(
 ) -> tuple[dict[str, str], list[str]]:
     """Name -> id of the video that it means, in the form for people, and the names that mean none or several.
 
-    A name is a path below the folder, an absolute path, a path from here, or the end of a path (the file's name alone,
+    A name is a path below the folder, with or without the folder's own name before it, an absolute path, a
+    path from here, or the end of a path (the file's name alone,
     say) where only one video ends so. Raises `UserError` where two names mean one video.
     """
     finder = IdFinder(file.id for file in files)
@@ -152,7 +153,7 @@ def match(
     found: dict[str, str] = {}
     missing = []
     for name in wanted:
-        candidates = finder.candidates(name)
+        candidates = finder.candidates(name) or finder.candidates(_without_folder(name, top))
         if os.path.isabs(name) or not candidates:
             at = by_path.get(_bare(Path(os.path.abspath(name)))) or by_path.get(_bare(Path(name).resolve()))
             candidates = [at] if at else [] if os.path.isabs(name) else candidates
@@ -164,6 +165,15 @@ def match(
             raise UserError(f"{source}: {name!r} and another row name the same video; use one name for it")
         found[name] = video_id
     return found, missing
+
+
+def _without_folder(name: str, top: str) -> str:
+    """`name` less what of it is the end of the folder's own path: `videos/a.mp4` in `.../videos` is `a.mp4`."""
+    parts = name.replace("\\", "/").split("/")
+    for start in range(len(parts) - 1, 0, -1):
+        if f"{top}/".endswith(f"/{'/'.join(parts[:start])}/"):
+            return "/".join(parts[start:])
+    return name
 
 
 def _bare(path: Path) -> str:
