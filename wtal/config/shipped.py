@@ -4,8 +4,12 @@ In a checkout they are the folders `configs/` and `data/sandbox/`; the build car
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from feature_extraction.errors import UserError
+
+if TYPE_CHECKING:
+    from wtal.config.load import Config
 
 PREFIX = "shipped:"
 WEAK_TOWERS = (
@@ -52,3 +56,11 @@ def config_file(name: str) -> Path:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"{name!r} is neither a YAML file nor a shipped configuration ({known})")
     return shipped
+
+
+def weak_towers(config: "Config") -> bool:
+    """Whether the shipped networks of the sandbox look at videos that are not a sandbox's."""
+    towers = (config.extraction.i3d_rgb, config.extraction.i3d_flow, config.extraction.clip_pretrained or "")
+    videos = config.data.videos
+    own = bool(videos) and not (Path(videos).parent / "world.json").is_file()
+    return own and any(name.startswith(PREFIX) for name in towers)
