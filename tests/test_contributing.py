@@ -13,6 +13,7 @@ import pytest
 
 from wtal.config.strict import dump
 from wtal.datasets.annotations import Detection, read_activitynet, write_predictions
+from wtal.training.folder import load_checkpoint
 
 from .fixtures.world import world_config
 from .places import ROOT
@@ -60,6 +61,15 @@ def take(walk, tree, folder):
 def tree(tmp_path):
     (tmp_path / "tree").mkdir()
     return tmp_path / "tree"
+
+
+def test_a_branch(world, tree):
+    (world / "my.yaml").write_text(dump(world_config(world)), encoding="utf-8")
+    take("A CBP branch", tree, world)
+    records = [json.loads(line) for line in (world / "run" / "metrics.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "attention" in record]
+    assert steps and all(r["loss"] == pytest.approx(r["bag"] + 1e-4 * r["attention"], rel=1e-4) for r in steps)
+    assert load_checkpoint(world / "run" / "checkpoints" / "last.pt", ["students"])["students"]["cbp"]
 
 
 def test_a_loss_term(world, tree):

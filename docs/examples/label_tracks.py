@@ -7,8 +7,8 @@ training/a.txt      1.5<tab>4.0<tab>Jump
 from pathlib import Path
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation
-from wtal.datasets.formats.csv_table import read_text
 
 
 def read_label_tracks(path: Path, extra: Path | None) -> AnnotationSet:

@@ -62,7 +62,7 @@ class ImportSettings:
         if self.layout in FINDERS and self.grid is None:
             raise UserError(f"--from {self.layout} needs the features' time grid: give --fps, --window and --stride")
         if self.patterns and self.layout in LAYOUTS:
-            raise UserError(f"--stream is for {', '.join(FINDERS)}; {self.layout} has {', '.join(self.kind.streams)}")
+            raise UserError(f"--stream is for {', '.join(FINDERS)}; {self.layout} has streams of its own")
         if self.width is not None and self.width < 0:
             raise UserError(f"--width must be 0 (any) or more, got {self.width}")
         if self.reduce not in REDUCTIONS:
@@ -74,13 +74,12 @@ class ImportSettings:
         """The layout; a generic one has the store's own time grid."""
         if self.layout in LAYOUTS:
             return LAYOUTS[self.layout]
-        streams = tuple(pattern.name for pattern in self.patterns)
         grid = self.grid
 
         def read(source: Path, annotations: Path | None) -> Iterator[Video]:
             return read_generic(self.layout, source, self.patterns)
 
-        return Layout(streams, grid.fps, grid.window, grid.stride, read, self.layout)
+        return Layout(grid.fps, grid.window, grid.stride, read, self.layout)
 
     def source_grid(self, fps: float) -> TimeGrid:
         """The time grid of a source video at `fps` frames per second."""
@@ -144,27 +143,16 @@ class ImportReport:
 
     def plain(self) -> dict[str, Any]:
         """As JSON data."""
-        lengths = sorted(self.lengths)
-        return {
-            "layout": self.layout,
-            "store": self.store,
-            "grid": None if self.grid is None else asdict(self.grid),
-            "streams": self.streams,
-            "videos": self.videos,
-            "written": self.written,
-            "present": self.present,
-            "failed": self.failed,
-            "missing": self.missing,
-            "unlisted": self.unlisted,
-            "dtypes": self.dtypes,
+        values, lengths = asdict(self), sorted(self.lengths)
+        for name in ("lengths", "order_votes"):
+            del values[name]
+        return values | {
             "snippets": {
                 "shortest": lengths[0] if lengths else None,
                 "median": lengths[len(lengths) // 2] if lengths else None,
                 "longest": lengths[-1] if lengths else None,
                 "total": sum(lengths),
             },
-            "off_duration": {name: list(values) for name, values in self.off_duration.items()},
-            "length_ratio": self.length_ratio,
             "flow_steadier_than_rgb": list(self.order_votes),
             "swapped": self.swapped,
         }

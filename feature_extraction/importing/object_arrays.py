@@ -100,15 +100,19 @@ def _opened(path: Path) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the `.npy` file that `stream` begins; raises whatever a damaged header comes to."""
+    with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
+        warnings.simplefilter("ignore")
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return shape, dtype
+
+
 def _header(stream: IO[bytes], path: Path) -> int:
     try:
-        with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
-            warnings.simplefilter("ignore")
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, dtype = array_header(stream)
     except (*DAMAGE, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"{path}: not a .npy file ({reason_of(error, 120)})") from None
     if not dtype.hasobject or len(shape) != 1:

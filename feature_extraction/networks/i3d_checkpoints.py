@@ -39,10 +39,7 @@ LAYOUTS = {
             (r"conv3d_0c_1x1\.conv3d\.(\w+)", r"logits.\1"),
             (r"conv3d_(\w+)\.(conv3d|batch3d)\.(\w+)", r"trunk.Conv3d_\1.<\2>.\3"),
             (r"mixed_(\w+)\.branch_0\.(conv3d|batch3d)\.(\w+)", r"trunk.Mixed_\1.branch0.<\2>.\3"),
-            (
-                r"mixed_(\w+)\.branch_([123])\.([01])\.(conv3d|batch3d)\.(\w+)",
-                r"trunk.Mixed_\1.branch\2.\3.<\4>.\5",
-            ),
+            (r"mixed_(\w+)\.branch_([123])\.([01])\.(conv3d|batch3d)\.(\w+)", r"trunk.Mixed_\1.branch\2.\3.<\4>.\5"),
         ],
     ),
 }

@@ -196,10 +196,7 @@ def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: s
         "stride": settings.stride,
         "network": tower.network,
         "precision": precision,
-        "decoder": {
-            "choice": settings.decoder,
-            **{decoder: decoder_version(decoder) for decoder in decoders},
-        },
+        "decoder": {"choice": settings.decoder, **{decoder: decoder_version(decoder) for decoder in decoders}},
         "sampling": "nearest timestamp",
         "tail": "last frame repeated",
         "short_side": settings.short_side or None,

@@ -100,10 +100,7 @@ def extract_on_ray(
     try:
         _check_room(ray.cluster_resources(), ray_settings)
         actor = ray.remote(
-            num_cpus=ray_settings.cpus,
-            num_gpus=ray_settings.gpus,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
+            num_cpus=ray_settings.cpus, num_gpus=ray_settings.gpus, max_restarts=-1, max_task_retries=RETRIES
         )(_Worker)
         place = str(weights.resolve()) if weights else None
         arguments = settings, str(out), place, offline, max(1, int(ray_settings.cpus))

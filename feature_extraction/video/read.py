@@ -113,8 +113,7 @@ def probe(path: Path) -> VideoInfo:
 
 def _video_stream(container):
     if not container.streams.video:
-        kind = "only sound" if container.streams.audio else "no video"
-        raise UnreadableVideo(f"holds {kind}")
+        raise UnreadableVideo(f"holds {'only sound' if container.streams.audio else 'no video'}")
     return container.streams.video[0]
 
 

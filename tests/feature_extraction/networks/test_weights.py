@@ -91,7 +91,7 @@ def entry(server, monkeypatch, tmp_path):
     def add(*paths, name="tiny"):
         digest = hashlib.sha1(b"blob %d\0" % len(CONTENT) + CONTENT).hexdigest()
         urls = tuple(server.url(path) for path in paths)
-        file = weights.WeightFile(f"{name}.pt", (f"{name}_other.pt",), urls, digest, None, "a test")
+        file = weights.WeightFile(f"{name}.pt", (f"{name}_other.pt",), urls, digest, "a test")
         monkeypatch.setitem(weights.TABLE, name, file)
         return weights.cache_folder() / f"{name}.pt"
 
@@ -195,7 +195,7 @@ def test_the_next_address_is_tried(server, entry):
 
 def test_no_server_at_all(entry, server, monkeypatch):
     entry("/good.bin")
-    gone = weights.WeightFile("tiny.pt", (), ("http://127.0.0.1:9/x",), "0" * 40, None, "a test")
+    gone = weights.WeightFile("tiny.pt", (), ("http://127.0.0.1:9/x",), "0" * 40, "a test")
     monkeypatch.setitem(weights.TABLE, "tiny", gone)
     with pytest.raises(RunFailure, match="refused"):
         weights.fetch("tiny", pause=0.0)

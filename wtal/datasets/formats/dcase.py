@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 from feature_extraction.store.stream import encode_id
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, _seconds
-from wtal.datasets.formats.csv_table import read_table, read_text
+from wtal.datasets.formats.csv_table import read_table
 
 WEAK = {name: (name,) for name in ("filename", "event_labels")}
 STRONG = {name: (name,) for name in ("filename", "onset", "offset", "event_label")}

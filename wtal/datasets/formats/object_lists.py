@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError, reason_of
+from feature_extraction.importing.object_arrays import array_header
 
 
 def read_lists(path: Path) -> list[Any]:
@@ -24,12 +25,7 @@ def read_lists(path: Path) -> list[Any]:
     """
     try:
         with open(path, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                _, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:
-                _, _, dtype = np.lib.format.read_array_header_2_0(stream)
-            if not dtype.hasobject:
+            if not array_header(stream)[1].hasobject:
                 stream.seek(0)
                 return _plain(np.load(stream, allow_pickle=False))
             value = _plain(_Reader(stream, encoding="bytes").load())

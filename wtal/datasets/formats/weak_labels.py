@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write, read_text
 from feature_extraction.store.ids import SUFFIX
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
-from wtal.datasets.formats.csv_table import read_table, read_text
+from wtal.datasets.formats.csv_table import read_table
 
 VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
 LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
@@ -112,8 +113,6 @@ def write_csv(path: Path, annotations: AnnotationSet) -> None:
     """Write the video-level labels as `video,labels,subset,duration`; instances are left out."""
     import pandas as pd
 
-    from feature_extraction.files import atomic_write
-
     if broken := [name for name in annotations.classes if re.search(r"[;|]", name)]:
         raise UserError(f"class {broken[0]!r} holds the character that parts labels in CSV; write jsonl instead")
     rows = [(v.video_id, ";".join(v.labels), v.subset, v.duration) for v in annotations.videos.values()]
@@ -123,15 +122,9 @@ def write_csv(path: Path, annotations: AnnotationSet) -> None:
 
 def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
     """Write one JSON object a video, labels and instances; `read_jsonl` gives the same videos back."""
-    from feature_extraction.files import atomic_write
-
     with atomic_write(path, "w") as stream:
         for video in annotations.videos.values():
-            entry: dict[str, Any] = {
-                "video": video.video_id,
-                "subset": video.subset,
-                "labels": list(video.labels),
-            }
+            entry: dict[str, Any] = {"video": video.video_id, "subset": video.subset, "labels": list(video.labels)}
             if video.duration is not None:
                 entry["duration"] = video.duration
             if video.negative:

@@ -63,10 +63,7 @@ def task(number: int, video: LabelledVideo, rate: float) -> dict:
             "origin": "prediction",
             "value": {
                 "ranges": [
-                    {
-                        "start": to_frame(i.start, rate),
-                        "end": max(to_frame(i.start, rate), to_frame(i.end, rate)),
-                    }
+                    {"start": to_frame(i.start, rate), "end": max(to_frame(i.start, rate), to_frame(i.end, rate))}
                 ],
                 "timelinelabels": [i.label],
             },
@@ -75,16 +72,9 @@ def task(number: int, video: LabelledVideo, rate: float) -> dict:
         for k, i in enumerate(video.intervals, 1)
     ]
     scores = [i.score for i in video.intervals if i.score is not None]
-    prediction = {
-        "model_version": "wtal",
-        "result": regions,
-        **({"score": float(max(scores))} if scores else {}),
-    }
-    data = {
-        "video": f"/data/local-files/?d={urllib.parse.quote(video.media_path)}",
-        "video_id": video.video_id,
-        "frame_rate": rate,
-    }
+    prediction = {"model_version": "wtal", "result": regions, **({"score": float(max(scores))} if scores else {})}
+    place = urllib.parse.quote(video.media_path)
+    data = {"video": f"/data/local-files/?d={place}", "video_id": video.video_id, "frame_rate": rate}
     if video.duration is not None:
         data["duration"] = video.duration
     return {"id": number, "data": data, "predictions": [prediction]}

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 from feature_extraction.store.ids import IdFinder, plain_id
 from feature_extraction.video.listing import VideoFile
 from wtal.datasets.annotations import AnnotationSet
-from wtal.datasets.formats.csv_table import read_table, read_text
+from wtal.datasets.formats.csv_table import read_table
 from wtal.datasets.formats.weak_labels import VIDEO_COLUMNS, read_csv, read_jsonl, video_name
 
 SUBSETS = {
