@@ -4,12 +4,9 @@ In a checkout they are the folders `configs/` and `data/sandbox/`; the build car
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from feature_extraction.errors import UserError
-
-if TYPE_CHECKING:
-    from wtal.config.load import Config
+from feature_extraction.settings import ExtractionSettings
 
 PREFIX = "shipped:"
 WEAK_TOWERS = (
@@ -58,9 +55,8 @@ def config_file(name: str) -> Path:
     return shipped
 
 
-def weak_towers(config: "Config") -> bool:
-    """Whether the shipped networks of the sandbox look at videos that are not a sandbox's."""
-    towers = (config.extraction.i3d_rgb, config.extraction.i3d_flow, config.extraction.clip_pretrained or "")
-    videos = config.data.videos
+def weak_towers(extraction: ExtractionSettings, videos: str) -> bool:
+    """Whether the shipped networks of the sandbox look at videos (`data.videos`) that are not a sandbox's."""
+    towers = (extraction.i3d_rgb, extraction.i3d_flow, extraction.clip_pretrained or "")
     own = bool(videos) and not (Path(videos).parent / "world.json").is_file()
     return own and any(name.startswith(PREFIX) for name in towers)

@@ -37,7 +37,7 @@ from wtal.training.folder import RunFolder
 if TYPE_CHECKING:
     import pandas
 
-    from wtal.runs.pack import PackedModel
+    from wtal.runs.packed import PackedModel
     from wtal.training.video_classifier import TrainedVideoClassifier
 
 Videos = str | Path | Sequence[str | Path]

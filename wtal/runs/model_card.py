@@ -48,7 +48,7 @@ def model_card(localizer: Localizer, parts: Splits, licence: str, name: str) -> 
         f"- I3D weights {_code(config.extraction.i3d_rgb)} and {_code(config.extraction.i3d_flow)}"
         + (f", CLIP {_code(config.extraction.clip_model)}" if config.inference.fusion != "none" else "")
         + ". They are not in the file and have licences of their own.",
-        *([f"- {WEAK_TOWERS}"] if weak_towers(config) else []),
+        *([f"- {WEAK_TOWERS}"] if weak_towers(config.extraction, config.data.videos) else []),
         "",
         "## How it was made",
         "",
