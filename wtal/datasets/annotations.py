@@ -89,6 +89,15 @@ class AnnotationSet:
         )
 
 
+def with_known_segments(annotations: AnnotationSet, video_ids: Iterable[str]) -> AnnotationSet:
+    """Those of the videos that detections can be measured on: with segments, and the negatives, in which every
+    detection is false. None where no video has segments."""
+    there = {key: annotations.videos[key] for key in video_ids if key in annotations.videos}
+    known = any(video.instances for video in there.values())
+    chosen = {key: video for key, video in there.items() if known and (video.instances or video.negative)}
+    return AnnotationSet(annotations.classes, chosen)
+
+
 def read_activitynet(path: Path) -> AnnotationSet:
     """Read ActivityNet JSON: `{"database": {id: {"subset", "duration", "annotations": [{"segment",
     "label"}]}}}`.

@@ -13,7 +13,7 @@ from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
 from feature_extraction.progress import progress
 from wtal.datasets.interchange.names import file_names, link
-from wtal.report.charts import line_chart, strip
+from wtal.report.charts import class_legend, line_chart, strip
 from wtal.report.data import ReportData, ReportVideo
 from wtal.report.payload import video_script
 from wtal.runs.rows import ROWS
@@ -66,6 +66,7 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
             root="",
             results=results_table(run),
             charts=[line_chart(chart) for chart in run.charts],
+            legend=class_legend(run.classes),
             strips={video.video_id: strip(video, run.classes) for video in run.videos},
             has_truth=any(video.ground_truth is not None for video in run.videos),
         ),
@@ -85,14 +86,19 @@ def results_table(run: ReportData) -> dict[str, Any]:
     rows = [key for key in ROWS if key in run.results]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
     columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
+    negatives = any("negatives_detected" in run.results[key] for key in rows)
+    columns += ["negatives with detections"] if negatives else []
     table = []
     for key in rows:
         result = run.results[key]
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
         values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
+        values += [result.get("negatives_detected")] if negatives else []
         table.append((ROWS[key].name, values))
     best = [
-        max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)
+        # of the last column, where it is there, the smallest is the best
+        (min if negatives and place == len(columns) - 1 else max)((v for v in column if v is not None), default=None)
+        for place, column in enumerate(zip(*(v for _, v in table), strict=True))
     ]
     return {
         "columns": columns,

@@ -20,7 +20,8 @@ from wtal.runs.rows import ROWS
 def measure(
     localizer: Localizer, row: str, truth: AnnotationSet, detections: Mapping[str, Sequence[Detection]] | None = None
 ) -> dict[str, Any]:
-    """One row's stored scores, measured: `{"mAP": {tiou: value}, "average_mAP", "fg_miou", "bg_miou"}`, fractions.
+    """One row's stored scores, measured: `{"mAP": {tiou: value}, "average_mAP", "fg_miou", "bg_miou"}`, fractions;
+    where there are negatives also `negatives_detected`, the share of them with a detection.
 
     `truth` holds the evaluation videos with their segments. `detections` are the row's, where they are made already.
     Frame scores above the pseudo-labels' upper threshold are foreground, for every row, so that rows differ by their
@@ -39,11 +40,14 @@ def measure(
         detection_map(truth, found, config.evaluation.protocol, config.evaluation.tiou),
         frame_miou(masks, called),
     )
+    negatives = [video_id for video_id, video in truth.videos.items() if not video.instances]
+    share = sum(bool(found[video_id]) for video_id in negatives) / max(1, len(negatives))
     return {
         "mAP": {f"{tiou:g}": float(value) for tiou, value in zip(result.tiou, result.mAP, strict=True)},
         "average_mAP": float(result.average_mAP),
         "fg_miou": float(frames.foreground),
         "bg_miou": float(frames.background),
+        **({"negatives_detected": share} if negatives else {}),
     }
 
 
@@ -62,10 +66,13 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     """The rows as a table in percent: mAP at each tIoU, their average, foreground and background mIoU."""
     thresholds = [f"{tiou:g}" for tiou in summary["tiou"]]
     header = ["", *(f"mAP@{tiou}" for tiou in thresholds), "average", "fg mIoU", "bg mIoU"]
+    if any("negatives_detected" in values for values in summary["rows"].values()):
+        header.append("negatives with detections")
     body = []
     for row, values in summary["rows"].items():
         numbers = [*(values["mAP"][tiou] for tiou in thresholds)]
         numbers += [values["average_mAP"], values["fg_miou"], values["bg_miou"]]
+        numbers += [values["negatives_detected"]] if "negatives_detected" in values else []
         body.append([ROWS[row].name, *(percent(number) for number in numbers)])
     return text_table(header, body)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from feature_extraction.errors import PartialFailure
 from feature_extraction.files import write_json
 from feature_extraction.store.ids import plain_id
-from wtal.datasets.annotations import AnnotationSet, write_predictions
+from wtal.datasets.annotations import with_known_segments, write_predictions
 from wtal.datasets.features import FeatureSet, available, open_features
 from wtal.datasets.splits import split
 from wtal.runs.localizer import Localizer, open_run
@@ -38,11 +38,8 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     write_predictions(out, detections, details=f"wtal, row {row}")
     if own and row == "ours" and out.resolve() != run.predictions.resolve():
         write_predictions(run.predictions, detections, details=f"wtal, row {row}")
-    known = [v for v in ids if annotations.videos[v].instances]
-    if own and known:
-        # in a negative every detection is false
-        known = {v: annotations.videos[v] for v in ids if v in known or annotations.videos[v].negative}
-        truth = AnnotationSet(annotations.classes, known)
+    truth = with_known_segments(annotations, ids)
+    if own and truth.videos:
         rows = {r: measure(localizer, r, truth, detections if r == row else None) for r in localizer.sources}
         write_json(run.summary, summary_of(config, truth, rows))
     if missing:

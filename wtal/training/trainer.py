@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 from feature_extraction.progress import progress
 from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
@@ -323,7 +323,7 @@ class Trainer:
                     student.restore(state["students"][key])
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
                 raise UserError(
-                    f"{path}: not a checkpoint of this run's networks ({' '.join(str(error).split())[:120]}); remove "
+                    f"{path}: not a checkpoint of this run's networks ({reason_of(error, 120)}); remove "
                     "the run folder and train again"
                 ) from None
             self.step = state["step"]

@@ -16,7 +16,7 @@ from feature_extraction.files import hash8, read_json, write_json
 from feature_extraction.progress import progress
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
-from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.annotations import AnnotationSet, with_known_segments
 from wtal.training.folder import RunFolder, first_difference
 from wtal.training.schedule import plan
 
@@ -74,16 +74,15 @@ def inputs_now(config: Config) -> Inputs:
     ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
     # training itself refuses what it lacks; a finished one needs nothing any more
     _, untrained = available(features, sorted([*parts.train.videos, *parts.held_out.videos]), "skip")
-    videos = {video_id: parts.test.videos[video_id] for video_id in ids}
-    known = {video_id: video for video_id, video in videos.items() if video.instances}
-    if not known:
+    truth = with_known_segments(parts.test, ids)
+    if not truth.videos:
         raise UserError(
-            f"{config.data.annotations}: none of the {len(videos)} test videos with features has segments, so there is "
+            f"{config.data.annotations}: none of the {len(ids)} test videos with features has segments, so there is "
             "nothing to measure; see data.test_subset"
         )
     return Inputs(
         inputs_of(config.data, features),
-        AnnotationSet(parts.test.classes, known),
+        truth,
         {"test": len(missing), "training": len(untrained)},
     )
 
