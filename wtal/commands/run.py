@@ -12,6 +12,9 @@ from feature_extraction.store.ids import plain_id
 from wtal.config.load import Config, load_config
 from wtal.config.shipped import WEAK_TOWERS, weak_towers
 
+SEEN = (
+    "the small networks of the sandbox looked at these videos: the detections are a trial, no result (see the report)"
+)
 WEAK = f"the networks are the small ones of the sandbox. {WEAK_TOWERS}"
 
 
@@ -58,7 +61,7 @@ def run_all(config: Config, bundle: bool) -> int:
         index = report_run(run, bundle=bundle)
     if run.summary.is_file():
         print(summary_table(read_json(run.summary)))
-    for text in [*collapses(run.records()), *([WEAK] if weak_towers(config.extraction, config.data.videos) else [])]:
+    for text in [*collapses(run.records()), *([SEEN] if weak_towers(config.extraction, config.data.videos) else [])]:
         print(f"warning: {text}", file=sys.stderr)
     print(f"detections: {run.predictions}")
     print(f"report: {index.resolve()}")
