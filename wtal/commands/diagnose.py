@@ -1,7 +1,6 @@
 """What kind of mistakes detections make: false positives by type and cost, and which instances are missed."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from wtal.commands import evaluation_inputs as inputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal diagnose`."""
-    parser.add_argument("predictions", type=Path, help="detections, ActivityNet JSON (seconds)")
+    parser.add_argument("predictions", type=Path, help="detections (seconds), in any layout that --format names")
     inputs.add_ground_truth(parser)
     inputs.add_tiou(parser, "0.5")
     parser.add_argument(
@@ -21,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit", type=int, default=10, help="detections looked at: so many times a class's instances (default 10)"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
+    inputs.add_output(parser)
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write figures there, SVG and PNG")
 
 
@@ -31,16 +30,17 @@ def run(options: argparse.Namespace) -> int:
     from wtal.evaluation.tables import diagnosis_table
 
     settings = DiagnosisSettings(options.bins, options.limit)
-    tiou = inputs.parse_tiou(options.tiou) or [0.5]
-    ground_truth, left_out = inputs.read_ground_truth(options)
-    predictions = inputs.read_detections(options.predictions, ground_truth, left_out)
-    diagnosis = diagnose(ground_truth, predictions, tiou, settings)
+    tiou = inputs.check_options(options, [0.5])
+    truth = inputs.read_ground_truth(options)
+    predictions = inputs.read_detections(options.predictions, truth, options)
+    diagnosis = diagnose(truth.annotations, predictions, tiou, settings)
     for note in diagnosis.notes:
-        print(f"note: {note}", file=sys.stderr)
+        inputs.note(note)
     if options.figures is not None:
         from wtal.evaluation.diagnosis.figures import write_figures
 
         for path in write_figures(diagnosis, options.figures):
             print(f"wrote {path}", file=sys.stderr)
-    print(json.dumps(diagnosis.as_dict(), allow_nan=False) if options.json else diagnosis_table(diagnosis))
+    inputs.show(options, diagnosis.as_dict(), diagnosis_table(diagnosis, options.table))
+    inputs.trace(options, diagnosis.as_dict(), predictions=options.predictions)
     return 0

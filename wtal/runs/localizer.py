@@ -133,6 +133,10 @@ class Localizer:
     def stored(self, row: str, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """What `score` gives, from the run's score files. Raises `UserError` for those that do not fit the classes."""
         behind = rows_behind(self.config, row)
+        if any(_made(self.run, name).get("longest", 0) != self.config.inference.longest for name in behind):
+            # scores of other lengths than are asked for here
+            yield from self.score(row, self._features, ids)
+            return
         features = self._features if self._classifier else None
         for video_id in ids:
             yield video_id, self._seen(features, *((video_id, self._load(name, video_id)) for name in behind))
@@ -149,7 +153,7 @@ class Localizer:
         """
         for row, source in self.sources.items():
             branch = self._branch(row, features)
-            _drop_foreign(self.run, row, made_from(branch, source.rule, features))
+            _drop_foreign(self.run, row, made_from(branch, source.rule, features, self.config.inference.longest))
             missing = [video_id for video_id in ids if not self.run.scores(row, video_id).is_file()]
             for video_id, scores in self._score(row, features, missing):
                 scores.save(self.run.scores(row, video_id))
@@ -177,18 +181,21 @@ class Localizer:
 
     def _score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         branch, rule = self._branch(row, features), self.sources[row].rule
-        scored = score_videos(branch, features, ids, self._device) if ids else ()
+        longest = self.config.inference.longest
+        scored = score_videos(branch, features, ids, self._device, longest) if ids else ()
         bar = progress(scored, desc=ROWS[row].name, total=len(ids), unit="video", shown=bool(ids))
         for video_id, (output, mask_BT) in zip(ids, bar, strict=True):
-            attention_BT = output.attention_BT
+            attention_BT, raw_BTC = output.attention_BT, output.raw_BTC
+            thin = features.length(video_id) / mask_BT.shape[1] if longest else 1.0  # snippets that a row stands for
             yield (
                 video_id,
                 VideoScores(
                     frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
                     video_C=branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
-                    grid=features.grid,
+                    grid=replace(features.grid, fps=features.grid.fps / thin),
                     duration=features.duration(video_id),
                     attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),
+                    raw_TC=None if raw_BTC is None else raw_BTC[0].float().cpu().numpy(),
                     classes=self.classes,
                 ),
             )
@@ -250,10 +257,10 @@ def open_run(run: RunFolder, overrides: Sequence[str] | Mapping[str, Any] = (), 
     return Localizer(run, config, load_annotations(config.data))
 
 
-def made_from(branch: StreamedBranch, rule: str, features: FeatureSet) -> dict[str, Any]:
-    """What a row's scores follow from, as JSON data: hash of the weights, score rule, folders of the streams."""
+def made_from(branch: StreamedBranch, rule: str, features: FeatureSet, longest: int) -> dict[str, Any]:
+    """What a row's scores follow from, as JSON data: hash of the weights, score rule, streams, length."""
     streams = {name: features.streams[name].folder.name for name in branch.streams}
-    return {"weights": f"sha256:{weights_hash(branch)}", "rule": rule, "streams": streams}
+    return {"weights": f"sha256:{weights_hash(branch)}", "rule": rule, "streams": streams, "longest": longest}
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -266,16 +273,19 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
-    folder = run.path / "scores"
-    identity = folder / f"{row}.json"
+def _made(run: RunFolder, row: str) -> dict[str, Any]:
+    """What a row's stored scores were made from; nothing where nobody knows."""
+    identity = run.path / "scores" / f"{row}.json"
     try:
-        known = read_json(identity) if identity.is_file() else None
+        return read_json(identity) if identity.is_file() else {}
     except UserError:
-        known = None  # damaged: as good as none
-    if known == current:
+        return {}  # damaged: as good as none
+
+
+def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
+    if _made(run, row) == current:
         return
     # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
-    for path in (folder / row).glob("*.npz"):
+    for path in (run.path / "scores" / row).glob("*.npz"):
         path.unlink()
-    write_json(identity, current)
+    write_json(run.path / "scores" / f"{row}.json", current)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, load_config
 from wtal.config.strict import build, override, plain
 from wtal.models.pooling.head import POOLINGS
@@ -40,9 +41,33 @@ FUSIONS = {
     "average fusion": ("inference.fusion=average",),
     "weighted fusion": ("inference.fusion=weighted", "inference.fusion_weight=0.75"),
 }
-# the methods that the paper and we plug in, and the paper's own backbone
-PLUG_INS = {"CO2-Net": "co2net", "UM": "um", "DELU": "delu", "transformer": "transformer"}
 ALONE = ("schedule.strategy=warmup_only",)
+# the methods that the paper and we plug in, as their configurations train them: Adam with decay inside the gradient,
+# its rate, steps, batch and snippets, one snippet of each bin
+PLUG_INS = {
+    "CO2-Net": ("co2net", 5000, "5e-5", "1e-3", 10, 500),
+    "UM": ("um", 10000, "1e-4", "5e-4", 16, 750),
+    "DELU": ("delu", 5000, "5e-5", "1e-3", 10, 320),
+}
+
+
+def _recipe(name: str, steps: int, lr: str, decay: str, batch: int, snippets: int) -> tuple[str, ...]:
+    """A plug-in's own training as settings."""
+    optimizer = {"algorithm": "adam", "lr": lr, "weight_decay": decay, "batch": batch, "snippets": snippets,
+                 "sampling": "random_perturb"}  # fmt: skip
+    return (
+        f"cbp.name={name}", f"schedule.warmup_steps={steps}",
+        *(f"optimizer.{key}={value}" for key, value in optimizer.items()),
+    )  # fmt: skip
+
+
+def _inference(name: str) -> tuple[str, ...]:
+    """A plug-in's own inference as settings."""
+    return tuple(expand_assignments([f"inference.preset={name}"]))
+
+
+FUSED = {"averaged": "average", "joined": "concatenation"}
+"""Ways of feeding CLIP's features to a CBP branch, as a row says it: `cbp.early_fusion`."""
 # equation (7) trains features, not the classifier; by itself it needs the bag loss beside it, and scores without
 # calibration are min-max scaled
 CONTRAST_ALONE = ("loss.kd=0", "loss.fb=1", "loss.cls=1", "pseudo_labels.later=minmax")
@@ -77,10 +102,38 @@ TABLES: dict[str, list[Variant]] = {
         Variant("own CBP in the framework"),
         *(
             variant
-            for title, name in PLUG_INS.items()
+            for title, recipe in PLUG_INS.items()
             for variant in (
-                Variant(title, (f"cbp.name={name}",), row="cbp_warmup"),
-                Variant(f"{title} in the framework", (f"cbp.name={name}",)),
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
+            )
+        ),
+        Variant("transformer", ("cbp.name=transformer",), row="cbp_warmup"),
+        Variant("transformer in the framework", ("cbp.name=transformer",)),
+    ],
+    # the same features for all: CLIP's in the input of methods that know no second branch
+    "fairness": [
+        Variant("own CBP", row="cbp_warmup"),
+        *(
+            Variant(f"own CBP, CLIP {said}", (*ALONE, f"cbp.early_fusion={fusion}"), row="cbp_warmup")
+            for said, fusion in FUSED.items()
+        ),
+        Variant("own CBP in the framework"),
+        *(
+            variant
+            for title, recipe in PLUG_INS.items()
+            for variant in (
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
+                *(
+                    Variant(
+                        f"{title}, CLIP {said}",
+                        (*ALONE, f"cbp.early_fusion={fusion}", *_recipe(*recipe)),
+                        "cbp_warmup",
+                        _inference(recipe[0]),
+                    )
+                    for said, fusion in FUSED.items()
+                ),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
             )
         ),
     ],
