@@ -100,6 +100,20 @@ def test_the_wrong_subset_is_an_error(tmp_path, capsys):
     assert code == 2 and "left out by --subset" in err and "'validation'" in err and err.count("\n") == 1
 
 
+def test_a_stray_video_beside_the_wrong_subset(tmp_path, capsys):
+    files = write(tmp_path, TRUTH, {"old": FOUND["old"], "stray": [(0, 1, "run", 0.5)]})
+    code, _, err = call(capsys, "evaluate", *files, "--subset", "test")
+    assert code == 2 and "none of its 1 other videos" in err and "1 of its 2 videos are left out" in err
+
+
+def test_labels_of_another_form_are_an_error_with_the_nearest(tmp_path, capsys):
+    found = {v: [(s, e, f"{label}ing", p) for s, e, label, p in ds] for v, ds in FOUND.items()}
+    code, _, err = call(capsys, "evaluate", *write(tmp_path, TRUTH, found))
+    assert code == 2 and "'jumping' (nearest: 'jump')" in err and err.count("\n") == 1
+    code, out, err = call(capsys, "evaluate", *write(tmp_path, TRUTH, {v: [] for v in FOUND}), "--json")
+    assert code == 0 and value(out) == 0 and "no detection in any of the chosen videos" in err
+
+
 def test_some_overlap_of_ids_is_a_note(tmp_path, capsys):
     files = write(tmp_path, TRUTH, {"one": FOUND["one"], "v_two": FOUND["two"], "old": []})
     code, _, err = call(capsys, "evaluate", *files)

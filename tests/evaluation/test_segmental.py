@@ -107,7 +107,7 @@ def test_hand_worked():
     true = list("aaaabbbbcc")
     found = list("aaabbbbbba")
     result = segmental({"v": true}, {"v": found})
-    # 7 of 10 frames; a b a for a b c is one change; a has IoU 3/4, b 4/6, the second a 0 with its own
+    # 7 of 10 frames; a b a for a b c is one change; the first a has IoU 3/4, b 4/6, the second a none
     assert (result.accuracy, result.edit) == (0.7, pytest.approx(2 / 3))
     assert result.f1 == {0.1: pytest.approx(2 / 3), 0.25: pytest.approx(2 / 3), 0.5: pytest.approx(2 / 3)}
     without = segmental({"v": true}, {"v": found}, ["a"])
@@ -184,6 +184,8 @@ def test_the_command_reads_frame_labels(write, tmp_path, capsys):
     assert main(["evaluate", *words, "--save", str(tmp_path / "saved.json")]) == 0
     saved = json.loads((tmp_path / "saved.json").read_text())
     assert saved["protocol"] == "segmental" and saved["result"] == values
+    held = saved["files"]["predictions"]["sha256"]
+    assert isinstance(held, str) or sorted(held) == sorted(FOUND)
     assert "F1@50" in capsys.readouterr().out
 
 

@@ -211,6 +211,14 @@ def read_detections(path: Path, truth: GroundTruth, options: argparse.Namespace)
         raise UserError(_no_overlap(path, found, kept, truth))
     if len(kept) < len(found):
         note(f"{path}: {len(found) - len(kept)} video(s) outside the chosen ones are left out")
+    labels = {detection.label for detections in kept.values() for detection in detections}
+    if not labels:
+        note(f"{path}: no detection in any of the chosen videos")
+    elif labels.isdisjoint(chosen.classes):
+        raise UserError(
+            f"{path}: none of its {len(labels)} labels is a class of the ground truth: "
+            f"{_with_nearest(labels, chosen.classes)}; write the names as it does, or name them with --classes"
+        )
     _note_silent(path, kept, chosen)
     return kept
 
@@ -241,22 +249,27 @@ def _note_silent(path: Path, kept: Mapping[str, object], chosen: "AnnotationSet"
 
 
 def _no_overlap(path: Path, found: Mapping[str, object], kept: Mapping[str, object], truth: GroundTruth) -> str:
+    gone = len(found) - len(kept)
+    subsets = sorted({truth.subset_of[video_id] for video_id in found if truth.subset_of.get(video_id)})
+    where = f", in subset {', '.join(map(repr, subsets))}" if subsets else ""
+    left_out = f"{gone} of its {len(found)} videos are left out by --subset or --exclude{where}"
     if not kept:
-        subsets = sorted({truth.subset_of[video_id] for video_id in found if video_id in truth.subset_of})
-        where = f"; they are in subset {', '.join(map(repr, subsets))}" if any(subsets) else ""
-        return (
-            f"{path}: all of its {len(found)} videos are left out by --subset or --exclude{where}; "
-            "nothing is left to measure"
-        )
+        return f"{path}: {left_out}; nothing is left to measure"
     wanted = sorted(truth.annotations.videos)
-    pairs = []
-    for video_id in sorted(kept)[:3]:
-        near = difflib.get_close_matches(video_id, wanted, 1, 0.5)
-        pairs.append(f"{video_id!r} (nearest: {near[0]!r})" if near else repr(video_id))
     return (
-        f"{path}: none of its {len(kept)} videos is in the ground truth: {', '.join(pairs)}"
-        f"{', ...' if len(kept) > 3 else ''}; the ground truth has {some(wanted)}; write the ids as it does"
+        f"{path}: none of its {len(kept)} {'other ' if gone else ''}videos is in the ground truth: "
+        f"{_with_nearest(kept, wanted)}; the ground truth has {some(wanted)}; "
+        f"{left_out if gone else 'write the ids as it does'}"
     )
+
+
+def _with_nearest(names: Iterable[str], wanted: Sequence[str]) -> str:
+    """The first three of `names`, each with the one of `wanted` that is most like it."""
+    names, said = sorted(names), []
+    for name in names[:3]:
+        near = difflib.get_close_matches(name, wanted, 1, 0.5)
+        said.append(f"{name!r} (nearest: {near[0]!r})" if near else repr(name))
+    return ", ".join(said) + (", ..." if len(names) > 3 else "")
 
 
 def trace(options: argparse.Namespace, values: Mapping[str, Any], **files: Path | None) -> None:
@@ -289,7 +302,7 @@ def _version() -> str | None:
         return None
 
 
-ANNOTATION_FILES = ("*.npy", "*.txt", "*.json", "*.csv", "*.npz", "*.mat")
+ANNOTATION_SUFFIXES = ("", ".npy", ".txt", ".json", ".csv", ".npz", ".mat")
 """What of a folder is hashed, without the features that may lie beside."""
 
 
@@ -298,10 +311,11 @@ def _hashed(path: Path) -> dict[str, Any]:
 
     if not path.is_dir():
         return {"path": str(path), "sha256": sha256_file(path)}
-    inside = sorted(
-        {file for pattern in ANNOTATION_FILES for file in path.rglob(pattern) if "features" not in str(file).lower()}
-    )
-    return {"path": str(path), "sha256": {str(file.relative_to(path)): sha256_file(file) for file in inside}}
+    inside = {
+        str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.suffix in ANNOTATION_SUFFIXES
+    }
+    kept = {name: file for name, file in inside.items() if file.is_file() and "features" not in name.lower()}
+    return {"path": str(path), "sha256": {name: sha256_file(file) for name, file in kept.items()}}
 
 
 def show(options: argparse.Namespace, values: Mapping[str, Any], table: str) -> None:
