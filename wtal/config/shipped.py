@@ -57,6 +57,7 @@ def config_file(name: str) -> Path:
 
 def weak_towers(extraction: ExtractionSettings, videos: str) -> bool:
     """Whether the shipped networks of the sandbox look at videos (`data.videos`) that are not a sandbox's."""
-    towers = (extraction.i3d_rgb, extraction.i3d_flow, extraction.clip_pretrained or "")
+    rgb = extraction.i3d_rgb if extraction.rgb_model == "i3d" else ""
+    towers = (rgb, extraction.i3d_flow, extraction.clip_pretrained or "")
     own = bool(videos) and not (Path(videos).parent / "world.json").is_file()
     return own and any(name.startswith(PREFIX) for name in towers)

@@ -7,6 +7,7 @@ from collections import Counter
 from typing import Any
 
 from feature_extraction.files import read_json
+from feature_extraction.settings import ExtractionSettings
 from wtal.config.shipped import WEAK_TOWERS, weak_towers
 from wtal.datasets.splits import Splits
 from wtal.runs.localizer import Localizer
@@ -45,7 +46,7 @@ def model_card(localizer: Localizer, parts: Splits, licence: str, name: str) -> 
         "",
         f"- Features at {grid.fps:g} frames a second, {grid.window} frames a snippet, one every {grid.stride}, streams "
         f"{', '.join(config.cbp.streams)}; the networks are named in the file and checked when it is used.",
-        f"- I3D weights {_code(config.extraction.i3d_rgb)} and {_code(config.extraction.i3d_flow)}"
+        f"- Weights: RGB {_code(_rgb(config.extraction))}, flow {_code(config.extraction.i3d_flow)}"
         + (f", CLIP {_code(config.extraction.clip_model)}" if config.inference.fusion != "none" else "")
         + ". They are not in the file and have licences of their own.",
         *([f"- {WEAK_TOWERS}"] if weak_towers(config.extraction, config.data.videos) else []),
@@ -78,6 +79,11 @@ def _metrics(run: Any, videos: int) -> list[str]:
         summary_table(summary),
         "```",
     ]
+
+
+def _rgb(extraction: ExtractionSettings) -> str:
+    own = extraction.rgb_model == "i3d"
+    return extraction.i3d_rgb if own else f"torchvision {extraction.rgb_model}, {extraction.rgb_weights}"
 
 
 def _code(text: str) -> str:
