@@ -46,8 +46,8 @@ def load_video_network(
     """The video model `name` of torchvision for snippets of `window` frames.
 
     `weights`: one of torchvision's names for the model's weights (`DEFAULT`, `KINETICS400_V1`), or the path of a state
-    dict (safetensors, or a PyTorch file of tensors; a classifier of another size is passed over). Raises `UserError` for
-    an unknown name, weights that do not fit, and a window that the network does not take; `RunFailure` where a download
+    dict (safetensors, or a PyTorch file of tensors; a classifier of another size is passed over). Raises `UserError`
+    for an unknown name, weights that do not fit, and a window that the network does not take; `RunFailure` where a download
     fails or is off.
     """
     import_open_clip()  # imports torchvision, also where its compiled operators do not fit the installed torch
@@ -115,7 +115,8 @@ def _fetch(name: str, known: Any, weights: str, offline: bool) -> Path:
         chosen.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise RunFailure(
-            f"weights {weights} of {name} could not be fetched ({reason_of(error)}); put {chosen.url} into {file.parent}"
+            f"weights {weights} of {name} could not be fetched ({reason_of(error)}); put {chosen.url} "
+            f"into {file.parent}"
         ) from None
     return file
 

@@ -16,6 +16,7 @@ from wtal.datasets.interchange.names import file_names, link
 from wtal.report.charts import class_legend, line_chart, strip
 from wtal.report.data import ReportData, ReportVideo
 from wtal.report.payload import video_script
+from wtal.runs.measure import FIGURES, NEGATIVES
 from wtal.runs.rows import ROWS
 from wtal.training.folder import RunFolder
 
@@ -85,15 +86,14 @@ def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
     rows = [key for key in ROWS if key in run.results]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
-    columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
-    negatives = any("negatives_detected" in run.results[key] for key in rows)
+    negatives = any(NEGATIVES in run.results[key] for key in rows)
+    columns = [*(f"mAP@{t}" for t in thresholds), *FIGURES.values()]
     columns += ["negatives with detections"] if negatives else []
     table = []
     for key in rows:
         result = run.results[key]
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
-        values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
-        values += [result.get("negatives_detected")] if negatives else []
+        values += [result.get(key) for key in [*FIGURES, *([NEGATIVES] if negatives else [])]]
         table.append((ROWS[key].name, values))
     best = [
         # of the last column, where it is there, the smallest is the best

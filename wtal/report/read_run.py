@@ -25,6 +25,7 @@ from wtal.evaluation.detection.protocols import assign, detection_map
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
 from wtal.runs.localizer import open_run
+from wtal.runs.measure import legend
 from wtal.training.collapse import collapses
 from wtal.training.folder import RunFolder
 from wtal.training.schedule import plan
@@ -61,6 +62,7 @@ def read_run(run: RunFolder) -> ReportData:
         facts=_facts(run, config, videos, summary),
         results=summary.get("rows", {}),
         protocol=summary.get("protocol", ""),
+        legend=f"Rule of scores, for every row: {config.inference.rule}. {legend(config)}",
         video_tiou=VIDEO_TIOU,
         charts=training_charts(records),
         tables=_tables(truth, predictions, config) if has_truth else (),

@@ -64,7 +64,7 @@ def pack(run: RunFolder, out: Path, overrides: Sequence[str] = (), licence: str 
             continue  # frozen CLIP has no weights of its own
         weights = run.weights(source.checkpoint, source.branch)
         tensors |= {f"{source.branch}/{name}": value.contiguous() for name, value in weights.items()}
-    settings = standing_alone(config, localizer.sources[ROW].rule) if rows == [ROW] else without_places(config)
+    settings = standing_alone(config) if rows == [ROW] else without_places(config)
     header = {
         "format": FORMAT,
         "classes": list(localizer.classes),
@@ -84,12 +84,11 @@ def pack(run: RunFolder, out: Path, overrides: Sequence[str] = (), licence: str 
     return card
 
 
-def standing_alone(config: Config, rule: str) -> Config:
-    """Settings under which the classification branch is all there is: its own streams, its own score rule, no texts."""
+def standing_alone(config: Config) -> Config:
+    """Settings under which the classification branch is all there is: its own streams, no texts."""
     return replace(
         without_places(config),
         schedule=replace(config.schedule, strategy="warmup_only"),
-        pseudo_labels=replace(config.pseudo_labels, first=rule),
         data=replace(without_places(config).data, streams=tuple(dict.fromkeys(_streams_of_cbp(config)))),
     )
 
