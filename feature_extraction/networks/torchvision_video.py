@@ -47,8 +47,8 @@ def load_video_network(
 
     `weights`: one of torchvision's names for the model's weights (`DEFAULT`, `KINETICS400_V1`), or the path of a state
     dict (safetensors, or a PyTorch file of tensors; a classifier of another size is passed over). Raises `UserError`
-    for an unknown name, weights that do not fit, and a window that the network does not take; `RunFailure` where a download
-    fails or is off.
+    for an unknown name, weights that do not fit, and a window that the network does not take; `RunFailure` where a
+    download fails or is off.
     """
     import_open_clip()  # imports torchvision, also where its compiled operators do not fit the installed torch
     from torchvision import models
