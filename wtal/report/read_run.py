@@ -21,11 +21,13 @@ from wtal.datasets.annotations import (
     with_known_segments,
 )
 from wtal.datasets.formats.by_name import load_annotations
+from wtal.evaluation.classification import classification_map
 from wtal.evaluation.detection.protocols import assign, detection_map
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
-from wtal.runs.localizer import open_run
+from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import legend
+from wtal.runs.rows import ROWS
 from wtal.training.collapse import collapses
 from wtal.training.folder import RunFolder
 from wtal.training.schedule import plan
@@ -65,7 +67,7 @@ def read_run(run: RunFolder) -> ReportData:
         legend=f"Rule of scores, for every row: {config.inference.rule}. {legend(config)}",
         video_tiou=VIDEO_TIOU,
         charts=training_charts(records),
-        tables=_tables(truth, predictions, config) if has_truth else (),
+        tables=_tables(truth, predictions, config) if has_truth else _label_table(localizer, predictions),
         notes=(
             *((going_on,) if not run.predictions.is_file() else ()),
             *(f"Warning: {text}" for text in collapses(records)),
@@ -196,6 +198,24 @@ def _facts(
         ("Commit", commit),
     ]
     return tuple((name, value) for name, value in facts if value)
+
+
+def _label_table(localizer: Localizer, predictions: Mapping[str, object]) -> tuple[Table, ...]:
+    """How well each row tells the labels of the videos, where labels alone are known; nothing without such."""
+    known = localizer.annotations.videos
+    ids = [key for key in predictions if key in known and (known[key].labels or known[key].negative)]
+    ids = [key for key in ids if all(localizer.run.scores(row, key).is_file() for row in localizer.sources)]
+    if not any(known[key].labels for key in ids):
+        return ()
+    label_VC = np.array([[name in known[key].labels for name in localizer.classes] for key in ids], dtype=np.float32)
+    rows = []
+    for row in localizer.sources:
+        score_VC = np.stack([scores.video_C for _, scores in localizer.stored(row, ids)])
+        found = classification_map(score_VC, label_VC, localizer.classes)
+        figures = (found.mAP, found.hit_at_1, found.gap, found.accuracy)
+        rows.append((ROWS[row].name, *map(_percent, figures)))
+    note = f"Per cent, on {len(ids)} test videos whose labels are known; no segments are, so times are not measured."
+    return (Table("Video labels", ("Row", "mAP", "hit@1", "GAP", "accuracy"), tuple(rows), note),)
 
 
 def _tables(truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], config: Config) -> tuple[Table, ...]:
