@@ -9,7 +9,9 @@ from wtal.commands import evaluation_inputs as inputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal diagnose`."""
-    parser.add_argument("predictions", type=Path, help="detections (seconds), in any layout that --format names")
+    parser.add_argument(
+        "predictions", type=Path, help="detections (seconds), in any layout that --format names, or a run folder"
+    )
     inputs.add_ground_truth(parser)
     inputs.add_tiou(parser, "0.5")
     parser.add_argument(
@@ -32,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     settings = DiagnosisSettings(options.bins, options.limit)
     tiou = inputs.check_options(options, [0.5])
     truth = inputs.read_ground_truth(options)
-    predictions = inputs.read_detections(options.predictions, truth, options)
+    file = inputs.detections_in(options.predictions)
+    predictions = inputs.read_detections(file, truth, options)
     diagnosis = diagnose(truth.annotations, predictions, tiou, settings)
     for note in diagnosis.notes:
         inputs.note(note)
@@ -42,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
         for path in write_figures(diagnosis, options.figures):
             print(f"wrote {path}", file=sys.stderr)
     inputs.show(options, diagnosis.as_dict(), diagnosis_table(diagnosis, options.table))
-    inputs.trace(options, diagnosis.as_dict(), predictions=options.predictions)
+    inputs.trace(options, diagnosis.as_dict(), predictions=file)
     return 0
