@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from wtal.datasets.annotations import AnnotationSet, Detection
 
 
-def add_ground_truth(parser: argparse.ArgumentParser) -> None:
+def add_ground_truth(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """GROUND_TRUTH, its layout, which of its videos count, and the layout of the detections."""
-    parser.add_argument("ground_truth", type=Path, help="annotations: ActivityNet JSON or another layout")
+    text = "annotations: ActivityNet JSON or another layout" + (" (a run has its own)" if optional else "")
+    parser.add_argument("ground_truth", type=Path, nargs="?" if optional else None, help=text)
     parser.add_argument(
         "--format",
         action="append",

@@ -52,6 +52,10 @@ class InferenceSettings:
     the branch's own where classes are chosen. Empty: the branch's own."""
     video_classifier_weight: float = 1.0
     """Share of the video classifier in the video score, 0..1; the branch has the rest."""
+    rule: Literal["probability", "minmax"] = "probability"
+    """What a frame's score is, for every row alike, so that rows differ by their weights alone: P itself (the sigmoid
+    or softmax that the branch has; frozen CLIP, which no training calibrates, has the softmax of equation (3) as
+    printed), or its logits stretched to 0..1 per video and class."""
     fusion: Literal["none", "average", "weighted"] = "none"
     """Average this branch's frame and video scores with the other branch's (Table 4 of the paper)."""
     fusion_weight: float = 0.5

@@ -3,7 +3,7 @@
 Legend: T snippets (or upsampled positions), C classes, K kept classes, N proposals.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,27 +31,36 @@ class DetectionArrays:
 
 
 def detect(
-    scores: VideoScores, classes: Sequence[str], settings: InferenceSettings, other: VideoScores | None = None
+    scores: VideoScores,
+    classes: Sequence[str],
+    settings: InferenceSettings,
+    other: VideoScores | None = None,
+    labels: Collection[str] | None = None,
 ) -> list[Detection]:
     """Detections of one video by falling score; times in seconds, inside the video.
 
-    `other` is the second branch, which `settings.fusion` needs. Raises `UserError` for scores that are not finite, a
+    `other` is the second branch, which `settings.fusion` needs. With `labels` these classes are localised, whatever the
+    video scores say. Raises `UserError` for scores that are not finite, a
     number of classes that does not fit, a signal that the branch lacks, and fusion without a second branch.
     """
     if len(classes) != scores.frame_TC.shape[1]:
         raise UserError(f"scores have {scores.frame_TC.shape[1]} classes, the annotations {len(classes)}")
-    found = detect_arrays(scores, settings, other)
+    chosen = None if labels is None else np.flatnonzero([name in labels for name in classes])
+    found = detect_arrays(scores, settings, other, chosen)
     names = [classes[index] for index in found.class_N.tolist()]
     return list(map(Detection, found.start_N.tolist(), found.end_N.tolist(), names, found.score_N.tolist()))
 
 
 def detect_arrays(
-    scores: VideoScores, settings: InferenceSettings, other: VideoScores | None = None
+    scores: VideoScores,
+    settings: InferenceSettings,
+    other: VideoScores | None = None,
+    chosen_K: np.ndarray | None = None,
 ) -> DetectionArrays:
     """What `detect` finds, as arrays; raises as `detect` does."""
     scores = fuse(scores, other, settings)
     _require_finite(scores)
-    kept_K = choose_classes(scores.video_C, settings)
+    kept_K = choose_classes(scores.video_C, settings) if chosen_K is None else chosen_K
     if not len(scores.frame_TC) or not len(kept_K):
         return DetectionArrays(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0))
     signals: dict[tuple[str, str], np.ndarray] = {}

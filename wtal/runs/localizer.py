@@ -8,7 +8,7 @@ Legend: T snippets, C classes.
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import assignments, build, override, plain
-from wtal.datasets.annotations import AnnotationSet, Detections
+from wtal.datasets.annotations import AnnotationSet, Detection, Detections
 from wtal.datasets.features import FeatureSet, open_features
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.inference.detect import detect, fuse
@@ -99,9 +99,12 @@ class Localizer:
 
     def detections(self, scored: Iterable[tuple[str, VideoScores]]) -> Detections:
         """Detections of scored videos (`scores`, `score`, `stored`) by video id, surest first; times in seconds."""
+        return Detections({video_id: self.detect_one(own) for video_id, own in scored})
+
+    def detect_one(self, scores: VideoScores, labels: Collection[str] | None = None) -> list[Detection]:
+        """Detections of one video; with `labels` of these classes, whatever the video scores say."""
         # what is fused is fused already
-        settings = replace(self.config.inference, fusion="none")
-        return Detections({video_id: detect(own, self.classes, settings) for video_id, own in scored})
+        return detect(scores, self.classes, replace(self.config.inference, fusion="none"), labels=labels)
 
     def score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """Scores of a row as detection sees them: with the video classifier's classes, fused, as the settings say."""
@@ -109,11 +112,20 @@ class Localizer:
         for scored in zip(*behind, strict=True):
             yield scored[0][0], self._seen(features, *scored)
 
+    @functools.cached_property
+    def stores(self) -> bool:
+        """Whether these settings score as the run's own: only then are its score files written."""
+        own, asked = config_of_run(self.run.path).inference, self.config.inference
+        return (own.rule, own.longest) == (asked.rule, asked.longest)
+
     def stored(self, row: str, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
-        """What `score` gives, from the run's score files. Raises `UserError` for those that do not fit the classes."""
-        behind = rows_behind(self.config, row)
-        if any(_made(self.run, name).get("longest", 0) != self.config.inference.longest for name in behind):
-            # scores of other lengths than are asked for here
+        """What `score` gives, from the run's score files where they are by this rule and of this length.
+
+        Raises `UserError` for files that do not fit the classes.
+        """
+        behind, settings = rows_behind(self.config, row), self.config.inference
+        made = [_made(self.run, name) for name in behind]
+        if any((m.get("rule", settings.rule), m.get("longest", 0)) != (settings.rule, settings.longest) for m in made):
             yield from self.score(row, self._features, ids)
             return
         features = self._features if self._classifier else None
@@ -130,9 +142,10 @@ class Localizer:
 
         Scores that other weights, another rule or other feature streams made, or that do not say, are made anew.
         """
-        for row, source in self.sources.items():
+        for row in self.sources:
             branch = self._branch(row, features)
-            _drop_foreign(self.run, row, made_from(branch, source.rule, features, self.config.inference.longest))
+            settings = self.config.inference
+            _drop_foreign(self.run, row, made_from(branch, settings.rule, features, settings.longest))
             missing = [video_id for video_id in ids if not self.run.scores(row, video_id).is_file()]
             for video_id, scores in self._score(row, features, missing):
                 scores.save(self.run.scores(row, video_id))
@@ -159,7 +172,7 @@ class Localizer:
         return load_video_classifier(Path(self.config.inference.video_classifier))
 
     def _score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
-        branch, rule = self._branch(row, features), self.sources[row].rule
+        branch, rule = self._branch(row, features), self.config.inference.rule
         longest = self.config.inference.longest
         scored = score_videos(branch, features, ids, self._device, longest) if ids else ()
         bar = tqdm(scored, ROWS[row].name, len(ids), unit="video", disable=None if ids else True)

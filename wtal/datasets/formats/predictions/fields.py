@@ -23,21 +23,21 @@ from wtal.datasets.annotations import Detection
 FIELDS = {
     # field: its names (letter case and what is no letter or digit aside), the first that is there is taken
     "video": (
-        "video", "videos", "videoid", "videoids", "videoname", "videonames", "vid", "videofile", "videopath", "filename",
-        "file", "clip", "clipid", "youtubeid", "id", "name",
+        "video", "videos", "videoid", "videoids", "videoname", "videonames", "vid", "videofile", "videopath",
+        "filename", "file", "clip", "clipid", "youtubeid", "id", "name",
     ),
     "label": (
-        "label", "labels", "labelname", "predlabel", "predictedlabel", "class", "classname", "predclass", "predictedclass",
-        "eventlabel", "event", "action", "actionname", "activity", "activityname", "category", "categoryname", "type",
-        "labelid", "classid", "labelindex", "classindex", "categoryid", "actionid", "cls",
+        "label", "labels", "labelname", "predlabel", "predictedlabel", "class", "classname", "predclass",
+        "predictedclass", "eventlabel", "event", "action", "actionname", "activity", "activityname", "category",
+        "categoryname", "type", "labelid", "classid", "labelindex", "classindex", "categoryid", "actionid", "cls",
     ),
     "start": (
         "start", "tstart", "starttime", "timestart", "startsec", "startseconds", "starttimes", "starts", "segmentstart",
         "begin", "begintime", "onset", "from", "tmin", "t0",
     ),
     "end": (
-        "end", "tend", "endtime", "timeend", "endsec", "endseconds", "endtimes", "ends", "segmentend", "stop", "stoptime",
-        "finish", "offset", "to", "tmax", "t1",
+        "end", "tend", "endtime", "timeend", "endsec", "endseconds", "endtimes", "ends", "segmentend", "stop",
+        "stoptime", "finish", "offset", "to", "tmax", "t1",
     ),
     "score": (
         "score", "scores", "confidence", "confidences", "confidencescore", "conf", "predscore", "detectionscore",
