@@ -148,7 +148,10 @@ def test_one_form_of_an_id_and_every_form_is_taken(clips, shell, tmp_path):
     predictions = json.loads((clips / "runs" / "clips" / "predictions.json").read_text())
     wanted, _ = shell("evaluate", "runs/clips/predictions.json", "clips-annotations.json", "--subset", "validation")
     for form in (lambda key: key.replace("/", "%2F"), lambda key: f"{key}.mp4"):
-        changed = {**predictions, "results": {form(key): found for key, found in predictions["results"].items()}}
+        changed = {
+            "version": predictions["version"],
+            "results": {form(key): found for key, found in predictions["results"].items()},
+        }
         (tmp_path / "p.json").write_text(json.dumps(changed))
         got, _ = shell("evaluate", tmp_path / "p.json", "clips-annotations.json", "--subset", "validation")
         assert got == wanted
