@@ -3,8 +3,9 @@
 Shape suffixes: N images or texts, H and W pixels, L tokens, W token width, D embedding width.
 """
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
@@ -26,6 +26,7 @@ from feature_extraction.networks.clip_models import (
     make_tokenizer,
     read_config,
 )
+from feature_extraction.networks.tensor_files import to_bytes
 
 __all__ = ["FrozenClip", "Preprocessing", "import_open_clip", "load_clip", "save_clip"]
 
@@ -89,13 +90,20 @@ def resize_like_8_bit(rgb_NCHW: Tensor, target: tuple[int, int], interpolation: 
 class FrozenClip:
     """An open_clip model that is never trained; gradients flow through it to token embeddings only."""
 
-    def __init__(self, model: nn.Module, config: dict[str, Any], preprocessing: Preprocessing, tokenizer: Any) -> None:
+    def __init__(
+        self, model: nn.Module, config: dict[str, Any], preprocessing: Preprocessing, make_tokenizer: Callable[[], Any]
+    ) -> None:
+        """`make_tokenizer` is called for the first text: some tokenizers are fetched, which frames do not need."""
         self.model = model.eval().requires_grad_(False)
         self.config = config
         self.preprocessing = preprocessing
-        self._tokenizer = tokenizer
+        self._make_tokenizer = make_tokenizer
         # Two classes of open_clip keep the text tower in two places
         self._text = getattr(model, "text", model)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return self._make_tokenizer()
 
     @property
     def device(self) -> torch.device:
@@ -242,16 +250,14 @@ def load_clip(
         resize_mode=wanted["resize_mode"],
         interpolation=wanted["interpolation"],
     )
-    return FrozenClip(network, config, preprocessing, make_tokenizer(model, config)).to(device)
+    return FrozenClip(network, config, preprocessing, lambda: make_tokenizer(model, config)).to(device)
 
 
 def save_clip(clip: FrozenClip, weights: Path, config: Path | None = None) -> None:
     """Write weights as safetensors, the model config in their metadata; if asked, the config as JSON too."""
-    state = clip.model.state_dict()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     text = json.dumps(clip.config, indent=1, sort_keys=True)
     with atomic_write(weights) as stream:
-        stream.write(save(tensors, {"clip_config": text}))
+        stream.write(to_bytes(clip.model.state_dict(), {"clip_config": text}))
     if config is not None:
         with atomic_write(config, "w") as stream:
             stream.write(text + "\n")

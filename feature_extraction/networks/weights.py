@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.progress import progress
 
 VARIABLE = "WTAL_WEIGHTS"
 CHUNK_BYTES = 1 << 18
@@ -166,6 +165,16 @@ def fetch(name: str, cache: Path | None = None, pause: float = 1.0) -> Path:
     raise RunFailure(f"{name} could not be downloaded ({'; '.join(problems)}); {_by_hand(name, cache)}")
 
 
+def check_against_table(name: str, path: Path) -> None:
+    """Raise `UserError` where a file under the name that the table gives has another content than was published."""
+    entry = entry_of(name)
+    if path.name == entry.file and (found := git_sha1(path)) != entry.git_sha1:
+        raise UserError(
+            f"{path}: damaged, or not the published {name} (git blob SHA-1 {found}, expected {entry.git_sha1}); remove "
+            "it, or give weights of your own by their path or under another name"
+        )
+
+
 def git_sha1(path: Path) -> str:
     """Git's name of a file's content, as `git hash-object` prints it."""
     with open(path, "rb") as stream:
@@ -246,7 +255,7 @@ def _open(url: str, start: int) -> Iterator[tuple[http.client.HTTPResponse, int,
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, url: str) -> None:
     name = url.rsplit("/", 1)[1]
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name, disable=None, leave=False)
+    bar = progress(total=total, initial=start, unit="B", unit_scale=True, desc=name, leave=False)
     with bar, open(part, "ab" if start else "wb") as stream:
         while chunk := response.read(CHUNK_BYTES):
             stream.write(chunk)

@@ -8,6 +8,8 @@ import yaml
 
 from feature_extraction.errors import UserError
 from wtal.commands.main import main
+from wtal.inference.scores import VideoScores
+from wtal.runs.localizer import open_run
 from wtal.runs.predict import predict_run, predict_videos
 from wtal.training.folder import RunFolder
 from wtal.training.run import train
@@ -126,7 +128,7 @@ def test_fusion_of_a_run_with_one_branch_is_refused_before_extraction(make_confi
     run, _ = train(make_config(**sections))
     fused = ["inference.fusion=average"]
     with pytest.raises(UserError, match="this run has the CBP branch alone"):
-        predict_videos(run, [world / "v.mp4"], world / "p.json", "ours", fused, None)
+        predict_videos(open_run(run, fused), [world / "v.mp4"], world / "p.json", "ours", None)
     with pytest.raises(UserError, match="this run has the CBP branch alone"):
         predict_run(run, world / "p.json", "ours", fused, None)
 
@@ -139,7 +141,7 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
 
     def refused(message: str, *overrides: str) -> None:
         with pytest.raises(UserError, match=message):
-            predict_videos(run, [world / "v.mp4"], world / "p.json", "ours", overrides, None)
+            predict_videos(open_run(run, overrides), [world / "v.mp4"], world / "p.json", "ours", None)
 
     config = yaml.safe_load(text)
     config["extraction"]["streams"] = ["rgb"]
@@ -149,3 +151,17 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
     refused("config.yaml: no such file", f"inference.video_classifier={world / 'features'}")
     (run.checkpoints / "F1.pt").unlink()
     refused("F1.pt: no such checkpoint")
+
+
+def test_long_videos_are_thinned_and_their_rows_last_longer(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    predict_run(run, world / "whole.json", "ours", (), None)
+    before = content(run)
+    video_id = sorted(path.stem for path in (run.path / "scores" / "ours").glob("*.npz"))[0]
+    whole = VideoScores.load(run.scores("ours", video_id))
+    thin = dict(open_run(run, ["inference.longest=5"]).stored("ours", [video_id]))[video_id]
+    assert len(whole.frame_TC) > len(thin.frame_TC) == 5
+    assert thin.grid.to_seconds(5) == pytest.approx(whole.grid.to_seconds(len(whole.frame_TC)))
+    predict_run(run, world / "thin.json", "ours", ["inference.longest=5"], None)
+    assert content(run) == before
+    assert (world / "thin.json").read_bytes() != (world / "whole.json").read_bytes()

@@ -4,7 +4,7 @@
     mask         [B, T] -----+--> PoolingHead --> Pooled: log p, log(1 - p), weights, logits, frame logits
     features     [B, T, D] --+    (only heads with `needs_features`)
 
-Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `pooling_heads`, the
+Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `heads` beside, the
 losses in `wtal.models.losses`.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
 from wtal.config.models import PoolingSettings
-from wtal.models.pooling import heads as heads
+from wtal.models.pooling import heads
 from wtal.models.pooling.heads import Pooled
 
 __all__ = ["POOLINGS", "Pooled", "PoolingHead", "PoolingSettings", "make_exponent_optimizer", "make_pooling",
@@ -211,7 +211,7 @@ def make_pooling(name: str | PoolingSettings, num_classes: int, feature_dim: int
     if (settings.space or kind.space) == "logit" and num_classes == 1:
         raise UserError(
             f"pooling {settings.name!r} ends in a softmax over classes, which is 1 for a single class; "
-            "set pooling.space=prob"
+            "set cbp.pooling.space=prob"
         )
     if kind.needs_features and feature_dim < 1:
         raise UserError(f"pooling {settings.name!r} needs the width of the frame features, got {feature_dim}")
