@@ -1,0 +1,74 @@
+"""Does a world have the paper's premise? Frozen CLIP-like scores and a warmed-up CBP branch, measured by one rule.
+
+The rule is the paper's as printed: a score is the softmax over classes of a snippet's logits, in both branches, and a
+label is foreground above 0.3 and background below 0.1 (4).
+
+Legend: T snippets, C classes.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from feature_extraction.errors import RunFailure
+from feature_extraction.files import read_json
+from wtal.datasets.annotations import AnnotationSet, read_activitynet
+from wtal.evaluation.frame_miou import frame_miou, rasterise
+from wtal.evaluation.tables import text_table
+from wtal.inference.scores import VideoScores
+
+SETTINGS = (
+    "vlp.activation=softmax",
+    "cbp.activation=softmax",
+    "pseudo_labels.first=probability",
+    "schedule.strategy=warmup_only",
+    "schedule.warmup_steps=300",
+    "optimizer.snippets=160",
+    "optimizer.batch=10",
+)
+HIGH, LOW = 0.3, 0.1
+ROWS = {"cbp_warmup": "CBP after warm-up", "vlp_raw": "frozen CLIP"}
+
+
+def measure_premise(world: Path, train: str, test: str) -> str:
+    """Train the warm-up on subset `train` of a world and say, as a table, what both branches know of `test`."""
+    run = world / "premise"
+    places = (
+        f"data.annotations={world / 'annotations.json'}",
+        f"data.features={world / 'features'}",
+        f"vlp.text_embeddings={world / 'text.npz'}",
+        f"data.train_subset=[{train}]",
+        f"data.test_subset=[{test}]",
+        "data.exclude=null",
+    )
+    wtal("train", "thumos14_simulated", f"out={run}", *places, *SETTINGS)
+    wtal("predict", str(run), "--out", str(run / "predictions.json"))
+    truth = read_activitynet(world / "annotations.json").subset(test)
+    rows = read_json(run / "summary.json")["rows"]
+    body = [[title, *_figures(run / "scores" / row, truth, rows[row]["average_mAP"])] for row, title in ROWS.items()]
+    return text_table(["", "average mAP", "right class", "fg mIoU", "bg mIoU", "fg recall"], body)
+
+
+def wtal(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "wtal", *arguments], stdout=subprocess.DEVNULL)
+    if done.returncode:
+        raise RunFailure(f"wtal {arguments[0]} ended with {done.returncode}")
+
+
+def _figures(scores: Path, truth: AnnotationSet, average_map: float) -> list[str]:
+    """Average mAP; share of the videos whose best class is one of theirs; mIoU of the ternary labels, recall."""
+    masks, labels, right = {}, {}, []
+    for video_id, video in truth.videos.items():
+        if not video.instances:
+            continue
+        own = VideoScores.load(scores / f"{video_id}.npz")
+        masks[video_id] = rasterise(video.instances, own.grid, len(own.frame_TC), truth.classes)
+        labels[video_id] = np.where(own.frame_TC > HIGH, 1, np.where(own.frame_TC < LOW, 0, -1)).astype(np.int8)
+        right.append(truth.classes[int(own.video_C.argmax())] in video.labels)
+    quality = frame_miou(masks, labels)
+    found = sum(int((labels[video_id][mask_TC] == 1).sum()) for video_id, mask_TC in masks.items())
+    recall = found / max(1, sum(int(mask_TC.sum()) for mask_TC in masks.values()))
+    values = (average_map, float(np.mean(right)), quality.foreground, quality.background, recall)
+    return [f"{100 * value:.1f}" for value in values]
