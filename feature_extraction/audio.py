@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import sha256_file
 from feature_extraction.store.failures import FailureLog
 from feature_extraction.store.stream import Stream, create_stream, video_ids
@@ -140,7 +140,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable audio ({' '.join(str(error).split())})") from None
+        raise UserError(f"{path}: not readable audio ({reason_of(error)})") from None
     if not pieces:
         raise UserError(f"{path}: the audio track is empty")
     return np.concatenate(pieces).astype(np.float32)

@@ -17,3 +17,8 @@ class RunFailure(UserError):
     """The work could not be done although usage and configuration were right."""
 
     exit_code = 1
+
+
+def reason_of(error: BaseException, longest: int = 200) -> str:
+    """What an error says, on one line, cut where it is long; its kind where it says nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 
 
 @contextmanager
@@ -66,19 +66,32 @@ def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
         stream.write("\n")
 
 
+def read_bytes(path: Path) -> bytes:
+    """A file's content; one that is missing or cannot be read is a `UserError` that names it."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, line ends as they are. Raises `UserError` naming the file."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; a missing or malformed one is a `UserError` that names it."""
     try:
-        with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return json.loads(read_bytes(path).decode("utf-8"))
     except RecursionError:
         raise UserError(f"{path}: not read, because its JSON is nested too deeply") from None
     except ValueError as error:  # also of a number of thousands of digits, which json does not wrap
         raise UserError(f"{path}: not valid JSON ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 # What a place can lack, as opposed to what a program can do wrong
@@ -119,7 +132,7 @@ def map_array(path: Path) -> np.ndarray:
         raise
     except Exception as error:
         # A damaged header comes as anything from TokenError over MemoryError to AttributeError
-        raise ValueError(" ".join(str(error).split())[:120] or type(error).__name__) from None
+        raise ValueError(reason_of(error, 120)) from None
 
 
 def sha256_file(path: Path) -> str:

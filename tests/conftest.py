@@ -1,10 +1,16 @@
-"""Shared by all tests: one thread (the same bits everywhere), and the random state put back after each test."""
+"""Shared by all tests: their fixtures, and the random state put back after each test."""
 
 import random
 
 import numpy as np
 import pytest
 import torch
+
+from .fixtures.browser import browser
+from .fixtures.videos import brightness_towers, gray_steps, write_video
+from .fixtures.world import generate, make_config, world
+
+__all__ = ["browser", "brightness_towers", "gray_steps", "write_video", "generate", "make_config", "world"]
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ from feature_extraction.errors import UserError
 from feature_extraction.flow.compute import compute_flow
 from feature_extraction.networks.i3d import I3D, for_inference
 from feature_extraction.networks.preprocess import quantize_flow, to_gray
-from feature_extraction.networks.towers import Tower, _i3d_runner, choose_device, choose_precision, load_towers
+from feature_extraction.networks.towers import Tower, _i3d_runner, choose_precision, load_towers, pick_device
 from feature_extraction.pipeline.network_pool import NetworkPool
 from feature_extraction.pipeline.run import Extractor
 from feature_extraction.settings import ExtractionSettings
@@ -245,7 +245,7 @@ def main() -> None:
 
     options.accept_truncated = False
     settings = read_settings(options)
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     if options.config:
         towers = load_towers(settings, device, resolve)
     else:

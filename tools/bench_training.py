@@ -34,6 +34,7 @@ from wtal.training.processes import Processes
 from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.run import training_videos
 from wtal.training.schedule import plan
+from wtal.training.statistics import measure, start_at_mean
 from wtal.training.trainer import Trainer, make_student
 
 CLASSES = tuple(f"class {i:02d}" for i in range(20))
@@ -120,7 +121,8 @@ def bench(folder: Path, options: argparse.Namespace) -> dict:
     labels = {v: VideoAnnotation(v, "training", (CLASSES[i % 20],)) for i, v in enumerate(ids)}
     annotations = AnnotationSet(CLASSES, labels)
     videos = training_videos(features, annotations, ids)
-    branches = build_branches(config, features, CLASSES, ids[:20])
+    branches = build_branches(config, features, CLASSES, measure(config, features, ids[:20], 320))
+    start_at_mean(branches, features, ids[:20])
     students = {name: make_student(getattr(branches, name), 1e-4, 0.0, 0.0) for name in ("cbp", "vlp")}
     quality = PhaseQuality(features, annotations, ids, 0.3)
     device = torch.device("cpu")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.flow.settings import TVL1Settings
 
 _HOST_BYTES = 1 << 30  # working memory of the PyTorch version on a CPU
@@ -47,7 +47,7 @@ def cuda_backend(device: str) -> tuple[str, str]:
     try:
         flow = _triton(*frames, settings, device, 1)
     except Exception as error:  # foreign code, foreign errors; the PyTorch path needs nothing of it
-        return "torch", f"Triton does not run here: {' '.join(str(error).split())[:200] or type(error).__name__}"
+        return "torch", f"Triton does not run here: {reason_of(error)}"
     difference = np.abs(flow - _torch(*frames, settings, device, 1)).max()
     if not difference < 1e-3:
         return "torch", f"Triton's flow differs by {difference:.3g} pixels on this machine"

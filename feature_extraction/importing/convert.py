@@ -116,27 +116,16 @@ class ImportReport:
 
     def plain(self) -> dict[str, Any]:
         """As JSON data."""
-        lengths = sorted(self.lengths)
-        return {
-            "layout": self.layout,
-            "store": self.store,
-            "grid": None if self.grid is None else asdict(self.grid),
-            "streams": self.streams,
-            "videos": self.videos,
-            "written": self.written,
-            "present": self.present,
-            "failed": self.failed,
-            "missing": self.missing,
-            "unlisted": self.unlisted,
-            "dtypes": self.dtypes,
+        values, lengths = asdict(self), sorted(self.lengths)
+        for name in ("lengths", "order_votes"):
+            del values[name]
+        return values | {
             "snippets": {
                 "shortest": lengths[0] if lengths else None,
                 "median": lengths[len(lengths) // 2] if lengths else None,
                 "longest": lengths[-1] if lengths else None,
                 "total": sum(lengths),
             },
-            "off_duration": {name: list(values) for name, values in self.off_duration.items()},
-            "length_ratio": self.length_ratio,
             "flow_steadier_than_rgb": list(self.order_votes),
             "swapped": self.swapped,
         }

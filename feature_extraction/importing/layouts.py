@@ -45,7 +45,6 @@ Catalogue = dict[str, Known]
 class Layout:
     """How a family of projects stores features: a vector for `window` frames, one every `stride` frames."""
 
-    streams: tuple[str, ...]
     fps: float | None
     """Frames per second of the source's frames; None: differs, must be given or is in the files."""
     window: int
@@ -179,29 +178,23 @@ def read_co2net(source: Path, annotations: Path | None) -> Iterator[Video]:
 
 def read_rgb_flow(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`rgb/<video>.npy` and `flow/<video>.npy`, at the top or below folders such as `train` and `test`."""
-    found: dict[str, dict[str, list[Path]]] = {}
-    for stem, paths in _files(source, "*.npy").items():
-        for path in paths:
-            if path.parent.name.lower() in ("rgb", "flow"):
-                found.setdefault(stem, {}).setdefault(path.parent.name.lower(), []).append(path)
-    if not found:
-        raise UserError(f"{source}: no rgb/*.npy and flow/*.npy below it")
-    yield from _pairs(found, lambda stem, path: None)
+    yield from _pairs(source, "rgb/*.npy and flow/*.npy", lambda path: (path.stem, path.parent.name.lower()))
 
 
 def read_video_features(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`<video>_rgb.npy` and `<video>_flow.npy`, with `<video>_fps.npy` where the tool was asked for it."""
+    yield from _pairs(source, "*_rgb.npy and *_flow.npy", lambda path: path.stem.rpartition("_")[::2], "_fps.npy")
+
+
+def _pairs(source: Path, wanted: str, parse: Callable[[Path], tuple[str, str]], fps: str = "") -> Iterator[Video]:
+    """Videos of two files each, of which `parse` tells name and stream; `fps` ends the name of a third, if any."""
     found: dict[str, dict[str, list[Path]]] = {}
-    for stem, paths in _files(source, "*.npy").items():
-        name, _, kind = stem.rpartition("_")
+    for path in (path for paths in _files(source, "*.npy").values() for path in paths):
+        name, kind = parse(path)
         if kind in ("rgb", "flow"):
-            found.setdefault(name, {}).setdefault(kind, []).extend(paths)
+            found.setdefault(name, {}).setdefault(kind, []).append(path)
     if not found:
-        raise UserError(f"{source}: no *_rgb.npy and *_flow.npy below it")
-    yield from _pairs(found, lambda name, path: path.with_name(f"{name}_fps.npy"))
-
-
-def _pairs(found: dict[str, dict[str, list[Path]]], fps: Callable[[str, Path], Path | None]) -> Iterator[Video]:
+        raise UserError(f"{source}: no {wanted} below it")
     for name, kinds in sorted(found.items()):
         first = next(iter(kinds.values()))[0]
         double = [paths for paths in kinds.values() if len(paths) > 1]
@@ -212,12 +205,8 @@ def _pairs(found: dict[str, dict[str, list[Path]]], fps: Callable[[str, Path], P
             yield Video(name, first, problem=f"{first}: has no {lacking} file beside it")
         else:
             paths = {kind: kinds[kind][0] for kind in ("rgb", "flow")}
-            yield _video(
-                name,
-                first,
-                lambda paths=paths: {kind: _matrix(path) for kind, path in paths.items()},
-                fps(name, first),
-            )
+            rate = first.with_name(name + fps) if fps else None
+            yield _video(name, first, lambda paths=paths: {kind: _matrix(p) for kind, p in paths.items()}, rate)
 
 
 def read_actionformer(source: Path, annotations: Path | None) -> Iterator[Video]:
@@ -238,18 +227,16 @@ def _singles(source: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> Ite
             yield _video(stem, paths[0], lambda path=paths[0]: read(path))
 
 
-I3D = ("rgb", "flow")
 LAYOUTS = {
-    "co2net": Layout(I3D, 25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)"),
-    "rgb-flow": Layout(I3D, 25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)"),
-    "actionformer": Layout(I3D, 30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames"),
-    "video-features": Layout(I3D, None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy"),
+    "co2net": Layout(25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)"),
+    "rgb-flow": Layout(25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)"),
+    "actionformer": Layout(30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames"),
+    "video-features": Layout(None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy"),
     "clip-frames": Layout(
-        ("clip",),
         None,
         1,
         1,
         read_clip_frames,
         "<video>.npy, one CLIP vector a frame (--source-fps 10), or a 0.64 s snippet (--source-fps 1.5625)",
-    ),
+    ),  # fmt: skip
 }

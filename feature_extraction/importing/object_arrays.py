@@ -17,7 +17,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 
 LARGEST_KEPT = 4096  # bytes; longer data are never referred to a second time by what numpy writes
 
@@ -88,8 +88,9 @@ def read_object_array(path: Path) -> Iterator[np.ndarray]:
         except _Refused as error:
             raise UserError(f"{path}: {error}; only arrays of numbers are read, and nothing is run") from None
         except DAMAGE as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{path}: damaged or cut short after {count} of {length} arrays ({reason})") from None
+            raise UserError(
+                f"{path}: damaged or cut short after {count} of {length} arrays ({reason_of(error)})"
+            ) from None
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -99,17 +100,21 @@ def _opened(path: Path) -> IO[bytes]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
+def array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the `.npy` file that `stream` begins; raises whatever a damaged header comes to."""
+    with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
+        warnings.simplefilter("ignore")
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    return shape, dtype
+
+
 def _header(stream: IO[bytes], path: Path) -> int:
     try:
-        with warnings.catch_warnings():  # numpy warns of headers that Python 2 wrote, and reads them
-            warnings.simplefilter("ignore")
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:
-                shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+        shape, dtype = array_header(stream)
     except (*DAMAGE, EOFError, SyntaxError, tokenize.TokenError) as error:
-        raise UserError(f"{path}: not a .npy file ({' '.join(str(error).split())[:120]})") from None
+        raise UserError(f"{path}: not a .npy file ({reason_of(error, 120)})") from None
     if not dtype.hasobject or len(shape) != 1:
         raise UserError(f"{path}: expected a list of arrays (dtype object), found {dtype} {list(shape)}")
     return int(shape[0])

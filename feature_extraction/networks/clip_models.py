@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 from feature_extraction.files import atomic_write, read_json
 from feature_extraction.networks.weights import VARIABLE
 from feature_extraction.settings import ExtractionSettings
@@ -131,8 +131,7 @@ def build_network(model: str, config: dict[str, Any]) -> nn.Module:
         kind = open_clip.CustomTextCLIP if custom else open_clip.CLIP
         return kind(**{**arguments, "vision_cfg": vision, "text_cfg": text})
     except (TypeError, ValueError, AssertionError, RuntimeError, ArithmeticError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{model}: not a usable CLIP model config ({reason})") from None
+        raise UserError(f"{model}: not a usable CLIP model config ({reason_of(error, 300)})") from None
 
 
 def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> None:
@@ -152,8 +151,7 @@ def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> N
     except (StopIteration, EOFError):
         raise UserError(f"{weights}: holds no weights") from None
     except (RuntimeError, SafetensorError, ValueError, LookupError, TypeError, AttributeError, OSError) as e:
-        reason = " ".join(str(e).split())[:300]
-        raise UserError(f"{weights}: these weights do not fit the CLIP model ({reason})") from None
+        raise UserError(f"{weights}: these weights do not fit the CLIP model ({reason_of(e, 300)})") from None
 
 
 def _check_activation(weights: Path, config: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write
 
 FORMAT = "wtal-i3d-1"
@@ -39,10 +39,7 @@ LAYOUTS = {
             (r"conv3d_0c_1x1\.conv3d\.(\w+)", r"logits.\1"),
             (r"conv3d_(\w+)\.(conv3d|batch3d)\.(\w+)", r"trunk.Conv3d_\1.<\2>.\3"),
             (r"mixed_(\w+)\.branch_0\.(conv3d|batch3d)\.(\w+)", r"trunk.Mixed_\1.branch0.<\2>.\3"),
-            (
-                r"mixed_(\w+)\.branch_([123])\.([01])\.(conv3d|batch3d)\.(\w+)",
-                r"trunk.Mixed_\1.branch\2.\3.<\4>.\5",
-            ),
+            (r"mixed_(\w+)\.branch_([123])\.([01])\.(conv3d|batch3d)\.(\w+)", r"trunk.Mixed_\1.branch\2.\3.<\4>.\5"),
         ],
     ),
 }
@@ -110,8 +107,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: not a plain file of tensors; a pickle that holds code or objects is not read"
         ) from None
     except Exception as error:  # damaged bytes come as nearly any error of unpickling
-        reason = " ".join(str(error).split())[:200] or "it ends early"
-        raise UserError(f"{path}: not a weights file, or cut short ({reason})") from None
+        raise UserError(f"{path}: not a weights file, or cut short ({reason_of(error)})") from None
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):

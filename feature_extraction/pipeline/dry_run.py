@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from feature_extraction.flow.compute import compute_flow, usable_cores
 from feature_extraction.networks.preprocess import window_count
-from feature_extraction.networks.towers import choose_device, choose_precision, identity, load_towers
+from feature_extraction.networks.towers import choose_precision, identity, load_towers, pick_device
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.store.claims import in_shard
 from feature_extraction.store.failures import FailureLog
@@ -79,7 +79,7 @@ def plan(
     """What `extract` with the same arguments would do. Writes nothing. Raises what `extract` raises."""
     every = list_videos(videos)
     files = [file for file in every if in_shard(file.id, shard)]
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
     precision = choose_precision(settings.precision, device)
     streams = {
@@ -133,21 +133,23 @@ def _seconds(settings, towers, device, shape: tuple[int, int], frames: int, snip
         channels = 2 if name == "flow" else 3
         size = (height, width, 3) if name == "clip" else (settings.window, *side, channels)
         inputs = [generator.integers(0, 256, size, dtype=np.uint8)] * count
-        tower.run(inputs)
-        began = time.monotonic()
-        tower.run(inputs)
-        per_frame = settings.clip_frames if settings.clip_fps is None else 1
-        total += (time.monotonic() - began) / count * snippets * (per_frame if name == "clip" else 1)
+        per_snippet = settings.clip_frames if name == "clip" and settings.clip_fps is None else 1
+        total += _timed(lambda tower=tower, inputs=inputs: tower.run(inputs)) / count * snippets * per_snippet
     torch.set_num_threads(threads)
     if "flow" in towers:
         # Smoothed noise moved by two pixels: about the work of a moving picture
         small = generator.random((height // 8 + 2, width // 8 + 2), np.float32) * 255
         frame = np.kron(small, np.ones((8, 8), np.float32))[:height, :width]
         previous_NHW = np.stack([frame] * pairs)
-        following_NHW = np.roll(previous_NHW, 2, axis=2)
-        arguments = previous_NHW, following_NHW, settings.flow
-        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
-        began = time.monotonic()
-        compute_flow(*arguments, algorithm=settings.flow_algorithm, device=gpu, threads=1)
-        total += (time.monotonic() - began) / pairs * frames
+        pair = previous_NHW, np.roll(previous_NHW, 2, axis=2)
+        options = {"algorithm": settings.flow_algorithm, "device": gpu, "threads": 1}
+        total += _timed(lambda: compute_flow(*pair, settings.flow, **options)) / pairs * frames
     return total / cores
+
+
+def _timed(work: Callable[[], object]) -> float:
+    """Seconds of the second of two runs: the first one warms up."""
+    work()
+    began = time.monotonic()
+    work()
+    return time.monotonic() - began

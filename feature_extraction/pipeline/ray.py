@@ -47,10 +47,10 @@ class _Worker:
     """Lives in a Ray process: the networks, loaded once, and a pipeline run a group."""
 
     def __init__(self, settings: ExtractionSettings, out: str, weights: str | None, offline: bool, cores: int) -> None:
-        from feature_extraction.networks.towers import choose_device, load_towers
+        from feature_extraction.networks.towers import load_towers, pick_device
         from feature_extraction.pipeline.run import Extractor
 
-        device = choose_device(settings.device)
+        device = pick_device(settings.device)
         towers = load_towers(settings, device, None, Path(weights) if weights else None, offline)
         self.extractor = Extractor(settings, towers, device, cores)
         self.out = Path(out)
@@ -99,10 +99,7 @@ def extract_on_ray(
     try:
         _check_room(ray.cluster_resources(), ray_settings)
         actor = ray.remote(
-            num_cpus=ray_settings.cpus,
-            num_gpus=ray_settings.gpus,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
+            num_cpus=ray_settings.cpus, num_gpus=ray_settings.gpus, max_restarts=-1, max_task_retries=RETRIES
         )(_Worker)
         place = str(weights.resolve()) if weights else None
         arguments = settings, str(out), place, offline, max(1, int(ray_settings.cpus))

@@ -22,7 +22,7 @@ from feature_extraction.errors import UserError
 from feature_extraction.files import place_failure
 from feature_extraction.flow.compute import compute_flow, usable_cores
 from feature_extraction.networks.preprocess import quantize_flow, still_flow, to_gray
-from feature_extraction.networks.towers import Tower, choose_device, choose_precision, identity, load_towers
+from feature_extraction.networks.towers import Tower, choose_precision, identity, load_towers, pick_device
 from feature_extraction.pipeline.assembly import Assembly, Batcher
 from feature_extraction.pipeline.channel import Channel, Line, Stopped
 from feature_extraction.pipeline.network_pool import NetworkPool
@@ -60,7 +60,7 @@ def extract(
     """
     every = list_videos(videos)
     files = [file for file in every if in_shard(file.id, shard)]
-    device = choose_device(settings.device)
+    device = pick_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
     summary = Extractor(settings, towers, device).run(files, Path(out), progress)
     summary.elsewhere = len(every) - len(files)

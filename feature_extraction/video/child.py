@@ -124,8 +124,7 @@ def _send_frames(path: Path, decoder: str, request: dict[str, Any], sender: _Sen
             )
         if sampler.emitted > request["max_frames"]:
             raise video.UnreadableVideo(
-                f"its times span more than max_frames ({request['max_frames']}) frames of the grid",
-                sampler.read,
+                f"its times span more than max_frames ({request['max_frames']}) frames of the grid", sampler.read
             )
         small_HWC = resize_short_side(chosen[0], request["short_side"])
         for _ in range(chosen[1]):

@@ -85,10 +85,7 @@ def probe(path: Path) -> VideoInfo:
     av.logging.set_level(av.logging.PANIC)
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                kind = "only sound" if container.streams.audio else "no video"
-                raise UnreadableVideo(f"holds {kind}")
-            stream = container.streams.video[0]
+            stream = _video_stream(container)
             context = stream.codec_context
             if context is None:
                 raise UnreadableVideo("its codec is not known")
@@ -112,6 +109,12 @@ def probe(path: Path) -> VideoInfo:
             )
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise UnreadableVideo(_reason(error)) from None
+
+
+def _video_stream(container):
+    if not container.streams.video:
+        raise UnreadableVideo(f"holds {'only sound' if container.streams.audio else 'no video'}")
+    return container.streams.video[0]
 
 
 def _stated_duration(container, stream) -> float:
@@ -204,10 +207,7 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
     count, previous, clock = 0, None, _Clock()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                kind = "only sound" if container.streams.audio else "no video"
-                raise UnreadableVideo(f"holds {kind}")
-            stream = container.streams.video[0]
+            stream = _video_stream(container)
             stream.codec_context.thread_count = 1
             step = 1 / float(stream.average_rate or 25)
             with closing(container.decode(stream)) as frames:

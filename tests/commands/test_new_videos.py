@@ -15,7 +15,7 @@ import yaml
 from feature_extraction.networks.clip import load_clip, save_clip
 from feature_extraction.pipeline.run import extract
 from wtal.commands.main import main
-from wtal.config.load import load_config
+from wtal.config.load import config_of_run, load_config
 from wtal.config.sandbox import SandboxSettings
 from wtal.config.shipped import resolve
 from wtal.config.strict import dump
@@ -89,7 +89,7 @@ def test_the_second_model_is_heard(place, run):
     folder, first, _ = place
     command = ["predict", str(run.path), "--row", "vlp_raw", "--video", *given_videos(place), "--out"]
     assert main([*command, str(folder / "two.json")]) == 0
-    config = run.config()
+    config = config_of_run(run.path)
     alone = dataclasses.replace(
         config,
         out=str(folder / "alone"),
@@ -105,7 +105,7 @@ def test_the_second_model_is_heard(place, run):
 def changed_run(place, run, name: str, vlp: dict, more: dict) -> str:
     """A copy of the run whose VLP branch and second model are described in another way."""
     copy = shutil.copytree(run.path, place[0] / name)
-    config = yaml.safe_load(dump(run.config()))
+    config = yaml.safe_load(dump(config_of_run(run.path)))
     config["vlp"] |= {**vlp, "more": [{**config["vlp"]["more"][0], **more}]}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     return str(copy)
@@ -113,7 +113,7 @@ def changed_run(place, run, name: str, vlp: dict, more: dict) -> str:
 
 def test_a_model_that_nobody_knows_is_refused_before_any_extraction(place, run, monkeypatch, capsys):
     monkeypatch.setattr("feature_extraction.pipeline.run.extract", lambda *a, **k: pytest.fail("extracted"))
-    own, texts = run.config().extraction, {"text_embeddings": "texts.npz"}
+    own, texts = config_of_run(run.path).extraction, {"text_embeddings": "texts.npz"}
     same = {"clip_model": own.clip_model, "clip_pretrained": own.clip_pretrained}
     cases = {
         "clip_model and clip_pretrained of stream": ({"text": "precomputed", **texts}, {"clip_model": None, **texts}),

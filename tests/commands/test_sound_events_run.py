@@ -10,9 +10,12 @@ import pytest
 
 from wtal.commands.main import main
 
+from ..places import ROOT
+
 RATE, SECONDS = 16000, 4.0
 TONES = {"Bell": 2500.0, "Hum": 300.0}
-CONFIG = Path(__file__).resolve().parents[2] / "configs" / "sed_dcase19.yaml"
+CONFIG = ROOT / "configs" / "sed_dcase19.yaml"
+LAST = Path("checkpoints") / "last.pt"
 
 
 @pytest.fixture(scope="module")
@@ -123,16 +126,16 @@ def test_video_classifier_is_trained_resumed_and_loaded(world, capsys):
     assert main(command) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[0])
     assert result["videos"] == 20 and result["video_map"] > 0.95 and result["hit_at_1"] > 0.9
-    before = (out / "state.pt").read_bytes()
+    before = (out / LAST).read_bytes()
     assert main(command) == 0  # done: nothing is trained again
-    assert (out / "state.pt").read_bytes() == before
+    assert (out / LAST).read_bytes() == before
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 25
     trained = load_video_classifier(out)
     features = FeatureSet(world / "store", ["logmel"])
     score_C = trained.video_scores(features.read("clip_42.000"))
     assert score_C.shape == (2,) and trained.classes == ("Bell", "Hum") and ((0 < score_C) & (score_C < 1)).all()
     assert main([*command, "--set", "lr=0.5"]) == 2
-    assert "choose another --out" in capsys.readouterr().err
+    assert "choose another folder with --out FOLDER" in capsys.readouterr().err
 
 
 def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
@@ -142,17 +145,17 @@ def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
 
     def train(out, stop_at=None):
         calls = 0
-        write = module._log
+        write = module.save_checkpoint
 
-        def log(folder, epoch, entry):
+        def save(path, state):
             nonlocal calls
             calls += 1
             if calls == stop_at:
                 raise KeyboardInterrupt
-            write(folder, epoch, entry)
+            write(path, state)
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "_log", log)
+            patch.setattr(module, "save_checkpoint", save)
             return main([
                 "train-video-classifier", *settings(world, "none"), "--out", str(world / out),
                 "--set", "epochs=4", "--set", "model.clusters=4", "--set", "model.hidden=8",
@@ -161,7 +164,7 @@ def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
     assert train("whole") == 0
     assert train("cut", stop_at=3) == 130
     assert train("cut") == 0
-    one, two = (torch.load(world / out / "state.pt", weights_only=True)["model"] for out in ("whole", "cut"))
+    one, two = (torch.load(world / out / LAST, weights_only=True)["model"] for out in ("whole", "cut"))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert (world / "whole" / "metrics.jsonl").read_text() == (world / "cut" / "metrics.jsonl").read_text()
 
@@ -169,13 +172,14 @@ def test_a_stopped_classifier_ends_in_the_same_bits(world, monkeypatch, capsys):
 def test_video_classifier_chooses_the_classes(world, capsys):
     """Runs after the two trainings above: the run's clips, tagged by the classifier instead of the branch."""
     run, classifier = world / "run", world / "classifier"
-    if not (run / "config.yaml").is_file() or not (classifier / "state.pt").is_file():
+    if not (run / "config.yaml").is_file() or not (classifier / LAST).is_file():
         pytest.skip("needs the run and the classifier of the tests above")
     from wtal.config.load import load_config
     from wtal.datasets.features import FeatureSet
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.inference.scores import VideoScores
-    from wtal.runs.predict import classified
+    from wtal.runs.localizer import Localizer
+    from wtal.training.folder import RunFolder
     from wtal.training.video_classifier import load_video_classifier
 
     chosen = f"inference.video_classifier={classifier}"
@@ -184,12 +188,13 @@ def test_video_classifier_chooses_the_classes(world, capsys):
     config = load_config(str(CONFIG), [*settings(world, "run")[1:], chosen, "inference.video_classifier_weight=0.25"])
     features = FeatureSet(world / "store", ["logmel"])
     own = {"clip_70.000": VideoScores.load(next((run / "scores" / "ours").glob("clip_70*")))}
-    mixed = classified(config, own, features, load_annotations(config.data).classes)["clip_70.000"]
+    localizer = Localizer(RunFolder(run), config, load_annotations(config.data))
+    ((_, mixed),) = localizer.stored("ours", list(own))
     other_C = load_video_classifier(classifier).video_scores(features.read("clip_70.000"))
     np.testing.assert_allclose(mixed.video_C, 0.75 * own["clip_70.000"].video_C + 0.25 * other_C, rtol=1e-5)
-    assert mixed.frame_TC is own["clip_70.000"].frame_TC
+    np.testing.assert_array_equal(mixed.frame_TC, own["clip_70.000"].frame_TC)
     assert main(["predict", str(run), f"inference.video_classifier={world / 'wav'}", "--out", str(out)]) == 2
-    assert "settings.json" in capsys.readouterr().err
+    assert "config.yaml: no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["empty", "text", "cut", "other network", "no model"])
@@ -198,11 +203,11 @@ def test_damaged_state_of_a_classifier_is_named(damage, world, capsys):
     import torch
 
     classifier = world / "classifier"
-    if not (classifier / "state.pt").is_file():
+    if not (classifier / LAST).is_file():
         pytest.skip("needs the classifier of the tests above")
     folder = world / f"damaged {damage}"
     shutil.copytree(classifier, folder)
-    state = folder / "state.pt"
+    state = folder / LAST
     whole = state.read_bytes()
     if damage in ("empty", "text", "cut"):
         state.write_bytes({"empty": b"", "text": b"weights", "cut": whole[: len(whole) // 2]}[damage])
@@ -218,7 +223,7 @@ def test_damaged_state_of_a_classifier_is_named(damage, world, capsys):
     for command in (train, predict):
         assert main(command) == 2
         shown = capsys.readouterr().err.strip()
-        assert "state.pt: not the state of this video classifier" in shown and "delete it" in shown
+        assert "last.pt: not the state of this video classifier" in shown and "delete it" in shown
         assert "Traceback" not in shown and len(shown.splitlines()) == 1
     state.unlink()
-    assert main(predict) == 2 and "no state.pt" in capsys.readouterr().err
+    assert main(predict) == 2 and "no last.pt" in capsys.readouterr().err

@@ -1,18 +1,10 @@
 """Small annotation files and feature stores in the layouts that people have."""
 
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 
 from feature_extraction.store.stream import create_stream
-
-
-def shared_data(*parts):
-    """A folder of the real data beside the checkout; it may not exist."""
-    beside = Path(__file__).resolve().parents[2] / ".." / "shared" / "data"
-    return Path(os.environ.get("WTAL_SHARED_DATA", beside), *parts)
 
 
 def object_array(entries):

@@ -1,8 +1,6 @@
 """`wtal check` and `wtal convert annotations`: every finding on a made-up case, and the commands' output."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,8 +15,7 @@ from wtal.datasets.annotations import (
 )
 from wtal.datasets.check import check_annotations, compare, facts
 
-sys.path.insert(0, str(Path(__file__).parent))
-from makers import write_store, write_thumos_npy  # noqa: E402
+from .makers import write_store, write_thumos_npy
 
 
 def video(key, labels, *instances, subset="training", duration=10.0, ambiguous=()):

@@ -1,16 +1,12 @@
 """Features of several streams: one length, one grid, the right video, and what is missing."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
 from wtal.datasets.features import FeatureSet, available
 
-sys.path.insert(0, str(Path(__file__).parent))
-from makers import write_store  # noqa: E402
+from .makers import write_store
 
 
 def test_streams_are_cut_to_one_length_and_mapped(tmp_path):

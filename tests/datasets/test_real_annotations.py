@@ -1,8 +1,6 @@
 """The real annotation files beside the checkout: they load, and their known disagreements are found."""
 
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -11,12 +9,11 @@ from wtal.datasets.check import check_annotations, compare, facts
 from wtal.datasets.formats.by_name import guess_format, read_annotations
 from wtal.datasets.splits import without
 
-sys.path.insert(0, str(Path(__file__).parent))
-from makers import shared_data  # noqa: E402
+from ..places import SHARED
 
 
 def real(*parts):
-    path = shared_data(*parts)
+    path = SHARED.joinpath(*parts)
     if not path.exists():
         pytest.skip(f"no real data: {'/'.join(parts)} (set WTAL_SHARED_DATA)")
     return read_annotations(path, guess_format(path))

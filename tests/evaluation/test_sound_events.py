@@ -3,8 +3,6 @@ events."""
 
 import itertools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,8 @@ from wtal.datasets.formats.dcase import clip_id, merge, read_dcase, read_duratio
 from wtal.evaluation.sound_events import Counts, clip_f1, event_f1, segment_f1
 from wtal.inference.sound_events import events_from_scores
 
-SHARED = Path(os.environ.get("WTAL_SHARED_DATA", Path(__file__).resolve().parents[2] / ".." / "shared" / "data"))
+from ..places import SHARED
+
 SED = SHARED / "sed"
 real_data = pytest.mark.skipif(not SED.is_dir(), reason="real data beside the checkout (sed) is not there")
 
@@ -167,11 +166,13 @@ def test_label_files(tmp_path):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("name\tlabel\n", "expected the columns"),
+        ("name\tlabel\n", "no column filename; the first line has: name, label"),
+        ("filename\tevent_label\n", "no column onset"),
         ("filename\tonset\toffset\tevent_label\na.wav\tx\t1\tDog\n", "line 2"),
         ("filename\tonset\toffset\tevent_label\na.wav\t3\t1\tDog\n", "line 2"),
         ("filename\tonset\toffset\tevent_label\na.wav\t0\tinf\tDog\n", "line 2"),
-        ("", "expected the columns"),
+        ("", "no column filename; the first line has: nothing"),
+        ("filename\tonset\toffset\tevent_label\na.wav\t0\t1\tDog\tCat\n", "line 2: 'Cat' is in no column"),
     ],
 )
 def test_bad_label_files_name_file_and_line(tmp_path, text, message):

@@ -1,8 +1,5 @@
 """Scores to detections: the whole path against plain loops, and every setting's effect."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,8 +12,7 @@ from wtal.config.inference import PRESETS, InferenceSettings, ProposalPass, expa
 from wtal.inference.detect import choose_classes, detect
 from wtal.inference.scores import VideoScores
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plain  # noqa: E402
+from . import plain
 
 GRID = TimeGrid(25, 16, 16)
 NAMES = ["jump", "run", "throw"]

@@ -1,8 +1,5 @@
 """Suppression against a plain loop, for every method."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +7,7 @@ from hypothesis import strategies as st
 
 from wtal.inference.nms import suppress
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plain  # noqa: E402
+from . import plain
 
 
 @settings(max_examples=150, deadline=None)

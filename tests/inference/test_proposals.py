@@ -1,8 +1,5 @@
 """Runs above thresholds and their scores, against plain loops."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,8 +14,7 @@ from wtal.inference.proposals import (
     upsample,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-import plain  # noqa: E402
+from . import plain
 
 
 @settings(max_examples=150, deadline=None)

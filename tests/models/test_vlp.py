@@ -94,8 +94,9 @@ def test_template_and_file_give_the_same_rows(clip, tmp_path):
 
 
 def make_vlp(text, **options):
-    settings = {"width": 8, "layers": 2, "heads": 2, "window": 2, "dropout": 0.0, "scale": 10.0, "learn_scale": True}
-    return VLP(FixedText(text), **settings | {"bias_start": -2.0, "activation": "sigmoid"} | options)
+    branch = VLP(VLPSettings(heads=2, window=2, input_length="one", **options), FixedText(text), 8, 10.0)
+    branch.start_at([0.2])
+    return branch
 
 
 def test_it_begins_as_frozen_clip():
@@ -104,7 +105,7 @@ def test_it_begins_as_frozen_clip():
     cosine = F.cosine_similarity(feature[:, :, None], text[None, None], dim=-1)
     output = make_vlp(text)(feature, mask)
     torch.testing.assert_close(output.p_BTC, torch.sigmoid(10 * cosine - 2), atol=1e-6, rtol=1e-5)
-    as_printed = make_vlp(text, bias_start=None)
+    as_printed = make_vlp(text, bias="none")
     torch.testing.assert_close(as_printed(feature, mask).p_BTC, torch.sigmoid(10 * cosine), atol=1e-6, rtol=1e-5)
     assert not as_printed.bias.requires_grad and make_vlp(text).bias.requires_grad
     assert not make_vlp(text, learn_scale=False).log_scale.requires_grad
@@ -114,7 +115,8 @@ def test_it_begins_as_frozen_clip():
 def test_embeddings_enter_with_the_length_that_is_set(options, length, tmp_path):
     np.savez(tmp_path / "text.npz", names=np.array(["a", "b"]), embeddings=np.eye(2, 16, dtype=np.float32))
     settings = VLPSettings(text="precomputed", text_embeddings=str(tmp_path / "text.npz"), heads=2, **options)
-    branch = build_vlp(settings, 16, ("a", "b"), None, -2.0, 10.0).branch
+    branch = build_vlp(settings, 16, ("a", "b"), None, torch.eye(2, 16), 10.0)
+    branch.start_at([0.2])
     entered = []
     branch.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
     feature = 7 * torch.randn(2, 5, 16)
@@ -141,7 +143,7 @@ def test_padding_does_not_matter_and_video_probability_is_of_the_top():
 def test_bf16_does_not_touch_the_cosine():
     # without temporal layers nothing else is computed: frozen CLIP scores the same in both precisions
     torch.manual_seed(0)
-    branch = VLP(FixedText(torch.randn(3, 32)), 32, 0, 2, 2, 0.0, 100.0, True, -20.0, "sigmoid")
+    branch = VLP(VLPSettings(layers=0), FixedText(torch.randn(3, 32)), 32, 100.0)
     feature, mask = torch.randn(1, 50, 32), torch.ones(1, 50, dtype=torch.bool)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = branch(feature, mask)
@@ -151,7 +153,9 @@ def test_bf16_does_not_touch_the_cosine():
 @pytest.mark.parametrize("activation", ["sigmoid", "softmax"])
 def test_bf16_scores_and_gradients_are_finite(activation):
     torch.manual_seed(0)
-    branch = VLP(FixedText(torch.eye(3, 8)), 8, 1, 2, 2, 0.0, 100.0, True, -20.0, activation)
+    settings = VLPSettings(layers=1, heads=2, window=2, activation=activation, input_length="one")
+    branch = VLP(settings, FixedText(torch.eye(3, 8)), 8, 100.0)
+    branch.start_at([0.2])
     feature = torch.eye(3, 8)[torch.tensor([[0, 1, 2, 0, 1]])] + 0.01 * torch.randn(1, 5, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = branch(feature, torch.ones(1, 5, dtype=torch.bool))
@@ -173,5 +177,8 @@ def test_texts_are_those_that_vlp_text_names(clip, tmp_path):
 
 def test_heads_that_do_not_divide_the_embedding_are_named(clip):
     with pytest.raises(UserError, match="vlp.heads 3 does not divide 16, the width of stream 'clip'"):
-        build_vlp(VLPSettings(text="template", heads=3), 16, NAMES, clip, -1.0, 10.0)
-    assert build_vlp(VLPSettings(text="template", heads=3, layers=0), 16, NAMES, clip, -1.0, 10.0).feature_dim == 16
+        build_vlp(VLPSettings(text="template", heads=3), 16, NAMES, clip, torch.eye(3, 16), 10.0)
+    assert (
+        build_vlp(VLPSettings(text="template", heads=3, layers=0), 16, NAMES, clip, torch.eye(3, 16), 10.0).feature_dim
+        == 16
+    )

@@ -18,7 +18,8 @@ from wtal.report.build import build_report, clock, results_table
 from wtal.report.charts import SHOWN, line_chart, strip, ticks
 from wtal.report.data import Chart, Curve, Errors
 from wtal.report.payload import script_json, video_payload
-from wtal.report.read_run import errors_by_video, score_reader, training_charts
+from wtal.report.read_run import errors_by_video, training_charts
+from wtal.runs.localizer import Localizer
 from wtal.training.folder import RunFolder
 
 
@@ -91,8 +92,8 @@ def test_results_table_marks_the_best_of_each_column(make_data):
     results = {"cbp_warmup": row, "ours": {**row, "fg_miou": 0.4, "bg_miou": None}}
     table = results_table(dataclasses.replace(make_data(), results=results))
     assert table["columns"] == ["mAP@0.05", "mAP@0.1", "average mAP", "fg mIoU", "bg mIoU"]
-    assert [name for name, _ in table["rows"]] == ["Ours", "CBP after warm-up"]
-    ours, cbp = (values for _, values in table["rows"])
+    assert [name for name, _ in table["rows"]] == ["CBP after warm-up", "ours"]
+    cbp, ours = (values for _, values in table["rows"])
     assert ours[3] == (0.4, True) and cbp[3] == (0.3, False) and ours[4] == (None, False) and cbp[4] == (0.9, True)
     empty = results_table(dataclasses.replace(make_data(), results={}))
     assert empty["rows"] == []
@@ -207,9 +208,9 @@ def test_scores_of_another_class_list_are_named(tmp_path):
     run = RunFolder(tmp_path)
     _scores().save(run.scores("ours", "v"))
     config = load_config("sandbox")
-    assert set(score_reader(run, config, "abcd")("v")) == {"ours"}
+    assert set(Localizer(run, config, AnnotationSet(tuple("abcd"))).stored_rows("v")) == {"ours"}
     with pytest.raises(UserError, match=r"v\.npz: scores of 4 classes, but the annotations have 5"):
-        score_reader(run, config, "abcde")("v")
+        Localizer(run, config, AnnotationSet(tuple("abcde"))).stored_rows("v")
 
 
 def _without(path, name, **arrays):

@@ -14,11 +14,12 @@ def test_timeline_draws_truth_scores_and_detections(make_data):
     video = data.videos[0]
     figure = timeline_figure(video, data.scores("plain"), data.classes, data.inference)
     names = [axis.get_ylabel() for axis in figure.axes]
-    assert names[0] == "Ground truth" and names[-2].startswith("Ours")
+    assert names[0] == "Ground truth" and names[-2].startswith("ours")
     assert [name for name in names if "probability" in name] == [
         "CBP after warm-up\nprobability",
+        "VLP (frozen CLIP)\nprobability",
         "VLP after the last B step\nprobability",
-        "Ours\nprobability",
+        "ours\nprobability",
     ]
     shown = shown_classes(video, data.scores("plain"), data.classes, data.inference)
     assert len(figure.axes[1].lines) == len(shown)
@@ -44,7 +45,7 @@ def test_same_figure_same_bytes(make_data, tmp_path, suffix):
 
 def test_map_figure_has_a_line_a_row(make_data):
     axis = map_figure(make_data()).axes[0]
-    assert [line.get_label() for line in axis.lines] == ["Ours", "CBP after warm-up"]
+    assert [line.get_label() for line in axis.lines] == ["CBP after warm-up", "ours"]
     assert axis.lines[0].get_xydata().tolist() == [[0.3, 50.0], [0.5, 25.0]]
 
 

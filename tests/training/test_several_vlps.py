@@ -6,6 +6,7 @@ import torch
 
 from feature_extraction.errors import UserError
 from feature_extraction.store.stream import create_stream, open_streams
+from wtal.config.models import VLPSettings
 from wtal.models.vlp import VLP, FixedText, SeveralVLP
 from wtal.runs.predict import predict_run
 from wtal.training.run import train
@@ -13,7 +14,9 @@ from wtal.training.run import train
 
 def vlp(width: int, seed: int) -> VLP:
     torch.manual_seed(seed)
-    branch = VLP(FixedText(torch.randn(3, width)), width, 1, 2, 2, 0.0, 10.0, True, -1.0, "sigmoid").eval()
+    settings = VLPSettings(layers=1, heads=2, window=2, input_length="one")
+    branch = VLP(settings, FixedText(torch.randn(3, width)), width, 10.0).eval()
+    branch.start_at([0.1])
     for parameter in branch.blocks.parameters():
         torch.nn.init.normal_(parameter, std=0.1)  # a temporal layer that does something
     return branch
@@ -33,7 +36,7 @@ def test_one_model_twice_is_that_model():
     branch = vlp(8, 0)
     feature, mask_BT = torch.randn(2, 9, 8), torch.ones(2, 9, dtype=torch.bool)
     several = SeveralVLP([branch, branch])
-    output = several(feature.repeat(1, 1, 2), mask_BT, several.once())
+    output = several(feature.repeat(1, 1, 2), mask_BT, several.class_texts())
     torch.testing.assert_close(output.logit_BTC, branch(feature, mask_BT).logit_BTC)
 
 

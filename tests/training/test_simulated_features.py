@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict, fields, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,9 @@ from wtal.datasets.features import FeatureSet
 from wtal.datasets.formats.by_name import read_annotations
 from wtal.evaluation.frame_miou import rasterise
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools"
+from ..places import ROOT
+
+TOOLS = ROOT / "tools"
 CLASSES = ("Jump", "Throw", "Wave", "Kick")
 # without noise and accidents, so that what is left is the process itself
 QUIET = (

@@ -10,6 +10,7 @@ import torch
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import read_json
+from wtal.config.load import config_of_run
 from wtal.config.strict import dump
 from wtal.runs.predict import predict_run
 from wtal.runs.rows import row_sources
@@ -76,7 +77,7 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(make_config, monkeypatch, 
     [
         {"cbp": {"name": "co2net"}},
         {"cbp": {"name": "delu", "activation": "softmax"}},
-        {"cbp": {"name": "um", "um_margin": 5.0}},
+        {"cbp": {"name": "um", "um": {"margin": 5.0}}},
         {"cbp": {"name": "convolution", "input_norm": "standard", "pooling": {"name": "generalized_mean"}}},
         {"optimizer": {"sampling": "random_perturb", "snippets": 20}},
         {"pseudo_labels": {"ema": 0.9, "adaptive": True, "agreement": "drop"}},
@@ -200,7 +201,7 @@ def test_damaged_small_files_of_a_run_are_named(make_config):
     with pytest.raises(UserError, match=r"metrics.jsonl: line 2 is not JSON"):
         run.records()
     (run.path / "config.yaml").write_text("a: [1")
-    for reading in (run.config, lambda: train(make_config())):
+    for reading in (lambda: config_of_run(run.path), lambda: train(make_config())):
         with pytest.raises(UserError, match="config.yaml: not valid YAML"):
             reading()
 
@@ -208,9 +209,9 @@ def test_damaged_small_files_of_a_run_are_named(make_config):
 def test_a_run_of_before_a_setting_goes_on_as_it_was(make_config):
     run, _ = train(make_config(vlp={"input_length": "one"}))
     config = run.path / "config.yaml"
-    lines = [line for line in config.read_text().splitlines() if "input_length" not in line and "algorithm" not in line]
+    lines = [line for line in config.read_text().splitlines() if "algorithm" not in line]
     config.write_text("\n".join(lines))
-    assert run.config().vlp.input_length == "one"
+    assert config_of_run(run.path).vlp.input_length == "one"
     train(make_config(vlp={"input_length": "one"}))
     with pytest.raises(UserError, match="vlp.input_length was 'one', now 'root_width'"):
         train(make_config())
@@ -318,7 +319,7 @@ def test_two_processes_equal_one_with_the_same_slices_bit_for_bit(make_config, w
 def test_slices_change_nothing_but_rounding(make_config, monkeypatch, name):
     # a few steps only: rounding grows where scores cross the thresholds of the pseudo-labels
     schedule = {"warmup_steps": 3, "rounds": 1, "b_steps": 3, "f_steps": 3}
-    section = {"cbp": {"name": name, "um_margin": 5.0}, "schedule": schedule, "training": {"log_steps": 1}}
+    section = {"cbp": {"name": name, "um": {"margin": 5.0}}, "schedule": schedule, "training": {"log_steps": 1}}
     section["optimizer"] = {"lr": 1e-4, "vlp_lr": 1e-4, "precision": "fp32"}
     whole, _ = train(make_config("whole", **section))
     cut, _ = train(make_config("cut", **{**section, "optimizer": {**section["optimizer"], "slice": 1}}))

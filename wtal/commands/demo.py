@@ -4,10 +4,10 @@ It takes under two minutes on two CPU cores; with --quick, under one.
 """
 
 import argparse
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from wtal.commands.run import run_all, stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,48 +40,14 @@ def demo(quick: bool, out: Path | None, overrides: Sequence[str]) -> int:
     The run folder (`runs/demo`) holds the world, its features and the run itself.
     """
     # heavy imports only here, so that help is quick
-    from feature_extraction.errors import RunFailure
-    from feature_extraction.files import read_json
-    from feature_extraction.pipeline.run import extract
     from wtal.config.load import load_config
-    from wtal.config.shipped import resolve
     from wtal.datasets.sandbox.render import render_world
-    from wtal.report.build import report_run
-    from wtal.runs.measure import summary_table
-    from wtal.runs.predict import predict_run
-    from wtal.training.run import train
 
     folder = out or Path("runs") / ("demo-quick" if quick else "demo")
-    world, store = folder / "world", folder / "features"
-    places = [f"out={folder}", f"data.annotations={world / 'annotations.json'}", f"data.features={store}"]
-    config = load_config("sandbox", [*places, *(QUICK if quick else ()), *overrides])
-
-    with _Stage("render"):
+    world = folder / "world"
+    places = {"annotations": world / "annotations.json", "videos": world / "videos", "features": folder / "features"}
+    settings = [f"out={folder}", *(f"data.{name}={place}" for name, place in places.items())]
+    config = load_config("sandbox", [*settings, *(QUICK if quick else ()), *overrides])
+    with stage("render"):
         render_world(world, config.sandbox)
-    with _Stage("extract"):
-        extraction = extract(world / "videos", store, config.extraction, resolve=resolve)
-        if extraction.failed:
-            raise RunFailure(f"the sandbox's own videos could not be read: {extraction.failed}")
-    with _Stage("train"):
-        run, _ = train(config)
-    with _Stage("predict and evaluate"):
-        predict_run(run, run.predictions, "ours", (), None)
-    with _Stage("report"):
-        index = report_run(run)
-    print(summary_table(read_json(run.summary)))
-    print(f"report: {index.resolve()}")
-    return 0
-
-
-class _Stage:
-    """Says on stderr how long a stage took."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *failure: object) -> None:
-        if failure[0] is None:
-            print(f"{self.name}: {time.monotonic() - self.start:.1f} s", file=sys.stderr)
+    return run_all(config, bundle=False)

@@ -19,10 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bins of length, coverage and count: quantile (default), thumos14 or activitynet (DETAD's)",
     )
     parser.add_argument(
-        "--limit",
-        type=int,
-        default=10,
-        help="detections looked at: so many times a class's instances (default 10)",
+        "--limit", type=int, default=10, help="detections looked at: so many times a class's instances (default 10)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the tables")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="write figures there, SVG and PNG")

@@ -19,6 +19,8 @@ from typing import Literal
 
 import numpy as np
 
+from feature_extraction.errors import reason_of
+
 OK, NOTE, PROBLEM = "ok", "note", "problem"
 
 
@@ -55,14 +57,13 @@ class Finding:
 
 
 def examine(out: Path) -> list[Finding]:
-    """Run every check of `CHECKS`; `out` is where runs would be written. A check that breaks is itself a
-    finding."""
+    """Run every check of `CHECKS`; `out` is where runs would be written. A check that breaks is itself a finding."""
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         try:
             findings += check(out)
         except Exception as error:  # a broken installation may raise anything at all
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            reason = f"{type(error).__name__}: {reason_of(error, 300)}"
             findings.append(Finding(name, PROBLEM, f"the check itself failed ({reason})", "install wtal again"))
     return findings
 
@@ -95,16 +96,14 @@ def _packages(out: Path) -> Iterator[Finding]:
         try:
             _import(module)
         except Exception as error:  # an import runs foreign code
-            reason = " ".join(str(error).split())[:200]
             advice = f"pip install --force-reinstall {name}"
-            yield Finding("packages", PROBLEM, f"{name} {version or 'missing'}: cannot be imported ({reason})", advice)
+            yield Finding(
+                "packages", PROBLEM, f"{name} {version or 'missing'}: cannot be imported ({reason_of(error)})", advice
+            )
             continue
         if version is None:
             yield Finding(
-                "packages",
-                NOTE,
-                f"{module} comes from another distribution than {name}",
-                f"pip install {name}",
+                "packages", NOTE, f"{module} comes from another distribution than {name}", f"pip install {name}"
             )
         else:
             yield Finding("packages", OK, f"{name} {version}")
@@ -205,7 +204,7 @@ def _decoders(out: Path) -> Iterator[Finding]:
             try:
                 count = sum(1 for _ in read_frames(path, decoder))
             except Exception as error:  # foreign code, foreign errors
-                count, reason = 0, f" ({' '.join(str(error).split())[:200]})"
+                count, reason = 0, f" ({reason_of(error)})"
             else:
                 reason = ""
             if count == 25:
@@ -245,6 +244,7 @@ def _optical_flow(out: Path) -> Iterator[Finding]:
 def _weights(out: Path) -> Iterator[Finding]:
     from feature_extraction.errors import UserError
     from feature_extraction.networks import weights
+    from feature_extraction.networks.clip_models import public_clip
     from wtal.config.shipped import shipped_folder
 
     try:
@@ -257,10 +257,7 @@ def _weights(out: Path) -> Iterator[Finding]:
         lacking = {"i3d_rgb.safetensors", "i3d_flow.safetensors", "clip.safetensors"} - set(shipped)
         if lacking:
             yield Finding(
-                "weights",
-                PROBLEM,
-                f"shipped towers are missing: {', '.join(sorted(lacking))}",
-                "install wtal again",
+                "weights", PROBLEM, f"shipped towers are missing: {', '.join(sorted(lacking))}", "install wtal again"
             )
         else:
             yield Finding("weights", OK, f"shipped towers: {', '.join(shipped)}")

@@ -21,9 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--proposals", action="store_true", help="also average recall by number of proposals, classes ignored"
     )
     parser.add_argument(
-        "--videos",
-        action="store_true",
-        help="also mAP of video labels, a video's score being its best detection's",
+        "--videos", action="store_true", help="also mAP of video labels, a video's score being its best detection's"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object (fractions) instead of the table")
 

@@ -22,16 +22,10 @@ def add_ground_truth(parser: argparse.ArgumentParser) -> None:
         "of thumos-npy, durations of thumos-txt, class list of csv and jsonl (default: beside the first)",
     )
     parser.add_argument(
-        "--subset",
-        nargs="+",
-        metavar="NAME",
-        help="only these subsets of the ground truth (default: all videos)",
+        "--subset", nargs="+", metavar="NAME", help="only these subsets of the ground truth (default: all videos)"
     )
     parser.add_argument(
-        "--exclude",
-        default="none",
-        metavar="LIST",
-        help="named list of videos to leave out, such as thumos14-212",
+        "--exclude", default="none", metavar="LIST", help="named list of videos to leave out, such as thumos14-212"
     )
 
 

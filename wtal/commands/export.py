@@ -1,8 +1,7 @@
 """Detections (or annotations) as ActivityNet JSON to the files of another tool.
 
-Formats: csv (a table), vtt (subtitles, one file a video), label-studio (tasks with predictions and the
-labelling configuration), fiftyone (temporal detections), via (VGG Image Annotator 3 project), elan (.eaf,
-one file a video).
+Formats: csv (a table), vtt (subtitles, one file a video), label-studio (tasks with predictions and the labelling
+configuration), fiftyone (temporal detections), via (VGG Image Annotator 3 project), elan (.eaf, one file a video).
 """
 
 import argparse

@@ -78,10 +78,7 @@ def run(options: argparse.Namespace) -> int:
         from feature_extraction.pipeline.ray import RaySettings, extract_on_ray
 
         ray = RaySettings(
-            workers=options.ray_workers,
-            gpus=options.ray_gpus,
-            cpus=options.ray_cpus,
-            address=options.ray_address,
+            workers=options.ray_workers, gpus=options.ray_gpus, cpus=options.ray_cpus, address=options.ray_address
         )
         del common["shard"]
         summary = extract_on_ray(options.videos, options.out, settings, ray, **common)

@@ -13,11 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal import`."""
     parser.add_argument("file", type=Path, help="the file to read (elan: or a folder)")
     parser.add_argument(
-        "--from",
-        dest="source",
-        required=True,
-        metavar="FORMAT",
-        help="csv, via, label-studio, elan or activitynet",
+        "--from", dest="source", required=True, metavar="FORMAT", help="csv, via, label-studio, elan or activitynet"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ActivityNet JSON to write")
     parser.add_argument("--subset", metavar="NAME", help="subset to put all videos into, for example validation")

@@ -1,5 +1,4 @@
-"""A folder of videos and a table of labels to a configuration: checks, splits, and says what it chose and
-why.
+"""A folder of videos and a table of labels to a configuration: checks, splits, and says what it chose and why.
 
 The table is CSV with the columns `video` and `label` (a row for each label of a video), or JSONL; a column
 `subset` (training, validation) sets the split. No times are needed; where some are known, give them with

@@ -1,5 +1,4 @@
-"""A run as a folder of HTML pages, to open from disk: results, training curves, and a page for every
-video."""
+"""A run as a folder of HTML pages, to open from disk: results, training curves, and a page for every video."""
 
 import argparse
 from pathlib import Path
@@ -10,9 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder of `wtal train`, after `wtal predict`")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write into (default: RUN/report)")
     parser.add_argument(
-        "--bundle",
-        action="store_true",
-        help="copy the videos into the report, so that it can be moved or served",
+        "--bundle", action="store_true", help="copy the videos into the report, so that it can be moved or served"
     )
 
 

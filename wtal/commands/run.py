@@ -1,14 +1,13 @@
-"""Extract, train, predict and report from one configuration. What is done is not done again: a stopped run
-goes on."""
+"""Extract, train, predict and report from one configuration. What is done is not done again: a stopped run goes on."""
 
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from feature_extraction.errors import PartialFailure
-from wtal.config.load import load_config
+from wtal.config.load import Config, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,16 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return run_all(options.config, options.overrides, options.bundle)
+    return run_all(load_config(options.config, options.overrides), options.bundle)
 
 
-def run_all(name: str, overrides: Sequence[str], bundle: bool) -> int:
+def run_all(config: Config, bundle: bool) -> int:
     """Extract (where `data.videos` is set), train, predict, report; prints where results lie.
 
     Raises `PartialFailure` at the end where videos could not be read: everything is done for the others.
     """
-    config = load_config(name, overrides)
     # heavy imports only once the configuration has proved right
+    from feature_extraction.files import read_json
     from feature_extraction.pipeline.run import extract
     from wtal.config.shipped import resolve
     from wtal.report.build import report_run
@@ -51,8 +50,6 @@ def run_all(name: str, overrides: Sequence[str], bundle: bool) -> int:
     with stage("report"):
         index = report_run(run, bundle=bundle)
     if run.summary.is_file():
-        from feature_extraction.files import read_json
-
         print(summary_table(read_json(run.summary)))
     print(f"detections: {run.predictions}")
     print(f"report: {index.resolve()}")

@@ -1,5 +1,4 @@
-"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their
-F1.
+"""Sound events from a run's frame scores: threshold, median filter, join; written as a DCASE table, and their F1.
 
 Takes the score files that `wtal predict` left in the run folder; the table has the events of all of them. The
 F1 (event-based, segment-based, clip-level; macro and micro) is measured on the clips of --reference, or of the
@@ -23,14 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    import csv
     import json
     import math
 
+    import pandas as pd
+
     from feature_extraction.errors import PartialFailure, UserError
     from feature_extraction.files import atomic_write
+    from wtal.config.load import config_of_run
     from wtal.datasets.formats.by_name import load_annotations
-    from wtal.datasets.formats.dcase import read_dcase
+    from wtal.datasets.formats.dcase import STRONG, read_dcase
     from wtal.evaluation.sound_events import clip_f1, event_f1, segment_f1
     from wtal.inference.scores import VideoScores
     from wtal.inference.sound_events import events_from_scores
@@ -39,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     if not math.isfinite(options.clip_threshold):
         raise UserError(f"--clip-threshold must be a number, got {options.clip_threshold}")
     folder = RunFolder(options.run)
-    data = folder.config().data
+    data = config_of_run(folder.path).data
     annotations = load_annotations(data)
     if options.reference:
         reference = read_dcase(options.reference, "reference")
@@ -67,12 +68,13 @@ def run(options: argparse.Namespace) -> int:
     if not found.keys() & reference.videos.keys():
         raise UserError(f"{options.reference}: none of its {len(reference.videos)} clips has scores in this run")
     out = options.out or options.run / "events.tsv"
+    rows = [
+        (clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}")
+        for clip, events in found.items()
+        for event in sorted(events, key=lambda e: (e.start, e.label))
+    ]
     with atomic_write(out, "w") as stream:
-        writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-        writer.writerow(["filename", "onset", "offset", "event_label", "score"])
-        for clip, events in found.items():
-            for event in sorted(events, key=lambda e: (e.start, e.label)):
-                writer.writerow([clip, f"{event.start:.3f}", f"{event.end:.3f}", event.label, f"{event.score:.4f}"])
+        pd.DataFrame(rows, columns=[*STRONG, "score"]).to_csv(stream, sep="\t", index=False)
     strong = {clip: video.instances for clip, video in reference.videos.items()}
     weak = {clip: set(video.labels) for clip, video in reference.videos.items()}
     measured = {clip: events for clip, events in found.items() if clip in reference.videos}

@@ -1,5 +1,4 @@
-"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure
-it.
+"""Train a video-level classifier (NetVLAD and its family) from features and video-level labels, and measure it.
 
 The data section of CONFIG says which videos and features. The folder that comes out serves as
 `inference.video_classifier`; its summary.json has GAP@20, hit@1, PERR and video mAP of the test videos.
@@ -31,32 +30,34 @@ def run(options: argparse.Namespace) -> int:
     from feature_extraction.files import write_json
     from wtal.config.load import load_config
     from wtal.config.strict import build, override
-    from wtal.datasets.features import FeatureSet, available
+    from wtal.config.video_classifier import VideoClassifierTraining
+    from wtal.datasets.features import available, open_features
     from wtal.datasets.formats.by_name import load_annotations
     from wtal.datasets.splits import split
-    from wtal.training.video_classifier import (
-        VideoClassifierTraining,
-        measure_video_classifier,
-        train_video_classifier,
-    )
+    from wtal.training.folder import RunFolder
+    from wtal.training.run import inputs_of
+    from wtal.training.video_classifier import measure_video_classifier, train_video_classifier
 
     config = load_config(options.config, options.overrides)
-    settings = build(VideoClassifierTraining, override({}, options.set))
-    out = options.out or Path(config.out.rstrip("/") + "-video-classifier")
+    settings = build(VideoClassifierTraining, override({"seed": config.seed}, options.set))
+    run = RunFolder(options.out or Path(config.out.rstrip("/") + "-video-classifier"), "--out FOLDER")
     annotations = load_annotations(config.data)
     splits = split(annotations, config.data)
-    features = FeatureSet(Path(config.data.features), config.data.streams, config.data.features_prefix)
+    features = open_features(config.data)
     labels = {video_id: video.labels for video_id, video in annotations.videos.items()}
     train_ids, missing = available(features, sorted(splits.train.videos), config.data.missing)
     test_ids, missing_test = available(features, sorted(splits.test.videos), config.data.missing)
-    trained = train_video_classifier(out, features, train_ids, labels, annotations.classes, settings, config.seed)
+    inputs = inputs_of(config.data, features)
+    trained = train_video_classifier(run, features, train_ids, labels, annotations.classes, settings, inputs)
     known = [video_id for video_id in test_ids if labels[video_id]]
     if known:
         metrics = measure_video_classifier(trained, features, known, labels)
-        write_json(out / "summary.json", metrics)
+        write_json(run.summary, metrics)
         print(json.dumps(metrics))
-    print(out)
+    print(run.path)
     if missing or missing_test:
         gone = missing + missing_test
-        raise PartialFailure(f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {out} is of the others")
+        raise PartialFailure(
+            f"{len(gone)} videos have no features ({', '.join(gone[:5])}); {run.path} is of the others"
+        )
     return 0

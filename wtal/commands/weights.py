@@ -46,7 +46,6 @@ def _list(options: argparse.Namespace) -> list[dict[str, object]]:
                 "path": str(path) if path else None,
                 "file": entry.file,
                 "git_sha1": entry.git_sha1,
-                "size": entry.size,
                 "urls": list(entry.urls),
                 "note": entry.note,
             }

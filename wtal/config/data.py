@@ -5,6 +5,17 @@ from typing import Literal
 
 from feature_extraction.errors import UserError
 
+FormatName = Literal[
+    "activitynet",
+    "bmn",
+    "thumos-npy",
+    "thumos-json",
+    "thumos-txt",
+    "csv",
+    "jsonl",
+    "dcase",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
@@ -14,9 +25,7 @@ class DataSettings:
     """File or folder of annotations."""
     videos: str = ""
     """Folder of videos that `wtal run` extracts into `features`; empty: the features are there already."""
-    format: Literal["activitynet", "bmn", "thumos-npy", "thumos-json", "thumos-txt", "csv", "jsonl", "dcase"] = (
-        "activitynet"
-    )
+    format: FormatName = "activitynet"
     """Layout of `annotations`; `wtal.datasets.formats.by_name.FORMATS` says what each one is."""
     annotations_extra: str | None = None
     """Second path, for layouts that have one (video table of `bmn`, split folder of `thumos-json`, Ambiguous

@@ -3,9 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from feature_extraction.errors import UserError
 from feature_extraction.settings import ExtractionSettings
@@ -15,7 +12,7 @@ from wtal.config.inference import InferenceSettings, expand_assignments, expand_
 from wtal.config.models import CBPSettings, VLPSettings
 from wtal.config.sandbox import SandboxSettings
 from wtal.config.shipped import config_file
-from wtal.config.strict import build, override
+from wtal.config.strict import build, override, read_yaml
 from wtal.config.training import (
     LossSettings,
     OptimizerSettings,
@@ -63,14 +60,9 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
     return build(Config, values)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises `UserError` for anything else."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected settings as 'name: value' lines")
-    return content
+def config_of_run(folder: Path) -> Config:
+    """The configuration that the run in `folder` was started with."""
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder}: no config.yaml; this is not a run folder (`wtal train` makes one)")
+    return build(Config, read_yaml(file))

@@ -1,8 +1,8 @@
 """Settings of the two branches. Where the paper is silent, the docstring of the field says what we decided."""
 
 import math
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Literal
 
 from feature_extraction.errors import UserError
 from wtal.config.strict import at_least
@@ -131,25 +131,21 @@ class ConsensusSettings:
     """Snippets over which class scores and attentions are averaged, an odd number; 0: not at all. ActivityNet: 13."""
 
     def __post_init__(self) -> None:
-        _check_consensus("cbp.co2net", self)
+        self._check("cbp.co2net")
+
+    def _check(self, where: str) -> None:
+        at_least(where, self, 1, "topk_ratio")
+        at_least(where, self, 0, "coactivity", "mutual", "norm", "guide")
+        if self.smooth and (self.smooth < 0 or self.smooth % 2 == 0):
+            raise UserError(f"{where}.smooth must be 0 or an odd number of snippets, got {self.smooth}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvidentialSettings:
+class EvidentialSettings(ConsensusSettings):
     """DELU (Chen et al., ECCV 2022): CO2-Net's settings, and its own."""
 
-    topk_ratio: int = 7
-    """As in `co2net`; ActivityNet: 5."""
-    coactivity: float = 1.0
-    """As in `co2net`."""
-    mutual: float = 1.0
-    """As in `co2net`."""
-    norm: float = 0.8
-    """As in `co2net`."""
     guide: float = 0.4
     """As in `co2net`; ActivityNet: 0.8."""
-    smooth: int = 0
-    """As in `co2net`; ActivityNet: 13."""
     evidential: float = 1.3
     """Weight of the evidential video loss; ActivityNet: 1.2."""
     uncertainty: float = 0.4
@@ -160,40 +156,25 @@ class EvidentialSettings:
     """T over the number of most attended snippets behind a video's evidence; ActivityNet: 5."""
 
     def __post_init__(self) -> None:
-        _check_consensus("cbp.delu", self)
+        self._check("cbp.delu")
         at_least("cbp.delu", self, 1, "attention_ratio")
         at_least("cbp.delu", self, 0, "evidential", "uncertainty")
         if not 0 <= self.amplitude <= 1:
             raise UserError(f"cbp.delu.amplitude must be in [0, 1], got {self.amplitude}")
 
 
-def loss_weights(settings: ConsensusSettings | EvidentialSettings) -> dict[str, float]:
-    """Weight of each loss term by name; the multiple-instance loss has 1."""
-    names = ("coactivity", "mutual", "norm", "guide", "evidential", "uncertainty")
-    present = {field.name for field in fields(settings)}
-    return {"mil": 1.0} | {name: getattr(settings, name) for name in names if name in present}
-
-
-def _check_consensus(where: str, settings: ConsensusSettings | EvidentialSettings) -> None:
-    at_least(where, settings, 1, "topk_ratio")
-    at_least(where, settings, 0, "coactivity", "mutual", "norm", "guide")
-    if settings.smooth and (settings.smooth < 0 or settings.smooth % 2 == 0):
-        raise UserError(f"{where}.smooth must be 0 or an odd number of snippets, got {settings.smooth}")
-
-
 OWN = ("transformer", "convolution", "multiscale")
 """Architectures of the CBP branch that the pooling heads fit."""
-PUBLISHED = ("co2net", "um", "delu")
-"""Published methods among the architectures of the CBP branch: they pool scores over time in a way of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CBPSettings:
     """The classification branch (I3D features in)."""
 
-    name: Literal["transformer", "convolution", "multiscale", "co2net", "um", "delu"] = "transformer"
-    """Architecture. `transformer` is the paper's; the last three are the published methods of Table 6, each with a
-    group of settings of its name. Settings of one architecture may stay where another is chosen."""
+    name: str = "transformer"
+    """Architecture: `transformer` (the paper's), `convolution`, `multiscale`, or a method with a group of settings of
+    its name: `co2net`, `um` and `delu`, the published ones of Table 6. Settings of one architecture may stay where
+    another is chosen."""
     streams: tuple[str, ...] = ("rgb", "flow")
     """Feature streams, joined side by side in this order."""
     early_fusion: Literal["none", "average", "concatenation"] = "none"
@@ -223,8 +204,6 @@ class CBPSettings:
     thresholds meaningful frame by frame."""
     um: MagnitudeSettings = MagnitudeSettings()
     """UM."""
-    um_margin: float | None = None
-    """Former name of `um.margin`, which run folders of before have."""
     co2net: ConsensusSettings = ConsensusSettings()
     """CO2-Net."""
     delu: EvidentialSettings = EvidentialSettings()
@@ -243,12 +222,10 @@ class CBPSettings:
             raise UserError(f"cbp.kernel must be an odd number of snippets, got {self.kernel}")
         if not self.dilations or min(self.dilations) < 1:
             raise UserError(f"cbp.dilations must be one or more numbers of at least 1, got {list(self.dilations)}")
-        if self.um_margin is not None and not 0 < self.um_margin < math.inf:
-            raise UserError(f"cbp.um_margin must be a positive number, got {self.um_margin}")
-        if self.um_margin is not None and self.um.margin is not None:
-            raise UserError("cbp.um_margin is the former name of cbp.um.margin; set one of them")
-        if self.name in PUBLISHED:
-            self._refuse_what_published_methods_lack()
+        if self.name not in (names := (*OWN, *methods(self))):
+            raise UserError(f"cbp.name: {self.name!r} is not one of {', '.join(map(repr, names))}")
+        if self.name not in OWN:
+            self._refuse_what_methods_lack()
         if self.instance_weight is not None and self.pooling.name in LOGIT_POOLINGS and not self.pooling.space:
             raise UserError(
                 f"cbp.instance_weight needs frame probabilities; pooling {self.pooling.name!r} works on logits: set "
@@ -264,7 +241,12 @@ class CBPSettings:
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 raise UserError(f"cbp.{name} must be in [0, 1), got {getattr(self, name)}")
 
-    def _refuse_what_published_methods_lack(self) -> None:
+    @property
+    def method(self) -> Any:
+        """The group of settings of the chosen method. Raises `AttributeError` for architectures that have none."""
+        return getattr(self, self.name)
+
+    def _refuse_what_methods_lack(self) -> None:
         if self.pooling != PoolingSettings():
             raise UserError(
                 f"cbp.pooling is for {', '.join(OWN)}; cbp.name {self.name!r} makes video scores in its own way: leave "
@@ -275,11 +257,19 @@ class CBPSettings:
                 f"cbp.instance_weight is for {', '.join(OWN)}; cbp.name {self.name!r} has losses of its own: leave "
                 "it out"
             )
-        if self.name != "um" and self.early_fusion == "concatenation":
+        if self.name in ("co2net", "delu") and self.early_fusion == "concatenation":
             raise UserError(
                 f"cbp.early_fusion 'concatenation' does not fit cbp.name {self.name!r}, which compares two streams; "
                 "use average or none"
             )
+
+
+def methods(settings: type[CBPSettings] | CBPSettings) -> tuple[str, ...]:
+    """Architectures that pool scores over time in a way of their own: those with a group of settings of their name."""
+    return tuple(field.name for field in fields(settings) if is_dataclass(field.type) and field.name != "pooling")
+
+
+PUBLISHED = methods(CBPSettings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,28 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 
 T = TypeVar("T")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises `UserError` for anything else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({reason_of(error)})") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected settings as 'name: value' lines")
+    return content
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -103,6 +117,23 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
     return result
 
 
+def assignments(given: Sequence[str] | Mapping[str, Any], more: Mapping[str, Any]) -> list[str]:
+    """Settings in any form as `a.b=value` assignments: texts, or mappings with nested or dotted keys; `more` last."""
+    if isinstance(given, str):
+        raise UserError(f"{given!r}: give settings as a list of texts, or as a mapping")
+    first = list(_flat(given, "")) if isinstance(given, Mapping) else list(given)
+    return [*first, *_flat(more, "")]
+
+
+def _flat(values: Mapping[str, Any], where: str) -> Iterator[str]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, _join(where, key))
+        else:
+            text = yaml.safe_dump(plain(value), default_flow_style=True, width=math.inf).removesuffix("...\n")
+            yield f"{_join(where, key)}={text.strip()}"
+
+
 def _set(values: Mapping[str, Any], keys: list[str], value: Any, path: str) -> dict[str, Any]:
     if not isinstance(values, Mapping):
         raise UserError(f"{path}: {keys[0]!r} is below a single value, not a group of settings")
@@ -117,14 +148,14 @@ def dump(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Dataclasses and tuples as the mappings and lists that JSON and YAML know."""
+    """Dataclasses, tuples and paths as the mappings, lists and texts that JSON and YAML know."""
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def _unknown(key: Any, names: set[str], where: str) -> str:

@@ -7,10 +7,13 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json, write_json
+
+if TYPE_CHECKING:
+    import pandas
 
 AMBIGUOUS = "Ambiguous"
 
@@ -32,6 +35,20 @@ class Detection:
     end: float
     label: str
     score: float
+
+
+class Detections(dict[str, list[Detection]]):
+    """Video id -> its detections."""
+
+    def __repr__(self) -> str:
+        return f"Detections({sum(map(len, self.values()))} in {len(self)} videos)"
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a detection: `video`, `start` and `end` in seconds, `label`, `score`."""
+        import pandas
+
+        rows = [(video_id, d.start, d.end, d.label, d.score) for video_id, found in self.items() for d in found]
+        return pandas.DataFrame(rows, columns=["video", "start", "end", "label", "score"])
 
 
 @dataclass(frozen=True)
@@ -169,7 +186,7 @@ def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
     write_json(path, content)
 
 
-def read_predictions(path: Path) -> dict[str, list[Detection]]:
+def read_predictions(path: Path) -> Detections:
     """Read ActivityNet predictions `{"results": {id: [{"label", "segment", "score"}]}}`; times in seconds.
 
     Raises `UserError` naming the file, the video and the bad value; labels are text, times and scores finite.
@@ -178,7 +195,7 @@ def read_predictions(path: Path) -> dict[str, list[Detection]]:
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise UserError(f"{path}: no 'results' object; expected ActivityNet predictions")
-    detections: dict[str, list[Detection]] = {}
+    detections = Detections()
     for video_id, entries in results.items():
         try:
             found = [

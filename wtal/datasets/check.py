@@ -4,7 +4,7 @@ Every finding names its videos. A finding is a fact, not always a fault: the fie
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,91 +77,61 @@ def facts(annotations: AnnotationSet, grid: TimeGrid) -> dict[str, SubsetFacts]:
 def check_annotations(annotations: AnnotationSet, grid: TimeGrid) -> list[Finding]:
     """Oddities of one source; findings without anything in them are left out."""
     videos = list(annotations.videos.values())
-    with_segments = [video for video in videos if video.instances]
-    findings = [
-        _finding(
-            "labels_differ_from_segments",
-            "videos whose labels are not the classes of their segments",
-            ((v.video_id, text) for v in with_segments if (text := _difference(set(v.labels), _classes_of(v)))),
-        ),
-        _finding(
-            "no_label",
-            "videos without a label",
-            ((v.video_id, f"subset {v.subset}") for v in videos if not v.labels),
-        ),
-        _finding(
-            "segment_past_end",
-            "videos with segments past their end",
-            ((v.video_id, _past_end(v)) for v in videos if _past_end(v)),
-        ),
-        _finding(
-            "starts_before_zero",
-            "videos with segments that start before 0 s",
-            ((v.video_id, _listed(i for i in v.instances if i.start < 0)) for v in videos),
-        ),
-        _finding(
-            "no_length",
-            "videos with segments that end where they start, or before",
-            ((v.video_id, _listed(i for i in v.instances if i.end <= i.start)) for v in videos),
-        ),
-        _finding(
-            "duplicate_segment",
-            "videos with the same segment and class more than once",
-            ((v.video_id, _listed(i for i, n in Counter(v.instances).items() if n > 1)) for v in videos),
-        ),
-        _finding(
-            "zero_after_rounding",
-            f"videos with segments of no length after rounding to snippets of {grid.snippet_seconds:g} s",
-            ((v.video_id, _listed(i for i in v.instances if _vanishes(i, grid))) for v in videos),
-        ),
-        _finding("doubled_class", "classes whose every segment is also one of another class", _doubled(videos)),
-        _finding("class_without_video", "classes that no video has", _unused_classes(annotations)),
-        _finding("class_order", "classes that are not in alphabetical order", _unsorted(annotations.classes)),
-        _finding(
-            "ambiguous_only",
-            "videos with Ambiguous segments and no others",
-            ((v.video_id, f"{len(v.ambiguous)} Ambiguous") for v in videos if v.ambiguous and not v.instances),
-        ),
-        _finding(
-            "known_exclusion",
-            "videos that published work leaves out (data.exclude)",
-            ((key, _excluded_by(key)) for key in EXCLUSIONS["thumos14-210"] if key in annotations.videos),
-        ),
-    ]
-    return [finding for finding in findings if finding.count]
+
+    def each(detail: Callable[[VideoAnnotation], str]) -> Iterator[tuple[str, str]]:
+        return ((video.video_id, detail(video)) for video in videos)
+
+    def listed(wanted: Callable[[Instance], bool]) -> Iterator[tuple[str, str]]:
+        return each(lambda video: _listed(filter(wanted, video.instances)))
+
+    def mislabelled(video: VideoAnnotation) -> str:
+        return _difference(set(video.labels), _classes_of(video)) if video.instances else ""
+
+    def repeated(video: VideoAnnotation) -> str:
+        return _listed(instance for instance, count in Counter(video.instances).items() if count > 1)
+
+    def unsure(video: VideoAnnotation) -> str:
+        return "" if video.instances or not video.ambiguous else f"{len(video.ambiguous)} Ambiguous"
+
+    rounding = f"videos with segments of no length after rounding to snippets of {grid.snippet_seconds:g} s"
+    excluded = ((key, _excluded_by(key)) for key in EXCLUSIONS["thumos14-210"] if key in annotations.videos)
+    return _findings(
+        ("labels_differ_from_segments", "videos whose labels are not the classes of their segments", each(mislabelled)),
+        ("no_label", "videos without a label", each(lambda v: "" if v.labels else f"subset {v.subset}")),
+        ("segment_past_end", "videos with segments past their end", each(_past_end)),
+        ("starts_before_zero", "videos with segments that start before 0 s", listed(lambda i: i.start < 0)),
+        ("no_length", "videos with segments that end where they start, or before", listed(lambda i: i.end <= i.start)),
+        ("duplicate_segment", "videos with the same segment and class more than once", each(repeated)),
+        ("zero_after_rounding", rounding, listed(lambda i: _vanishes(i, grid))),
+        ("doubled_class", "classes whose every segment is also one of another class", _doubled(videos)),
+        ("class_without_video", "classes that no video has", _unused_classes(annotations)),
+        ("class_order", "classes that are not in alphabetical order", _unsorted(annotations.classes)),
+        ("ambiguous_only", "videos with Ambiguous segments and no others", each(unsure)),
+        ("known_exclusion", "videos that published work leaves out (data.exclude)", excluded),
+    )
 
 
 def compare(first: AnnotationSet, second: AnnotationSet) -> list[Finding]:
     """Where two sources disagree; in the details the first source's value stands first."""
-    common = [key for key in first.videos if key in second.videos]
-    pairs = [(first.videos[key], second.videos[key]) for key in common]
-    findings = [
-        _finding("only_in_first", "videos of the first source only", _only(first, second)),
-        _finding("only_in_second", "videos of the second source only", _only(second, first)),
-        _finding("class_list_differs", "classes of one source only", _class_difference(first, second)),
-        _finding("class_index_differs", "classes with another index", _index_difference(first, second)),
-        _finding("subset_differs", "videos in another part", _subset_difference(pairs)),
-        _finding(
+    pairs = [(video, second.videos[key]) for key, video in first.videos.items() if key in second.videos]
+
+    def each(detail: Callable[[VideoAnnotation, VideoAnnotation], str]) -> Iterator[tuple[str, str]]:
+        return ((a.video_id, detail(a, b)) for a, b in pairs)
+
+    return _findings(
+        ("only_in_first", "videos of the first source only", _only(first, second)),
+        ("only_in_second", "videos of the second source only", _only(second, first)),
+        ("class_list_differs", "classes of one source only", _class_difference(first, second)),
+        ("class_index_differs", "classes with another index", _index_difference(first, second)),
+        ("subset_differs", "videos in another part", _subset_difference(pairs)),
+        (
             "labels_differ",
             "videos with other labels (extra and lacking in the first source)",
-            ((a.video_id, text) for a, b in pairs if (text := _difference(set(a.labels), set(b.labels)))),
+            each(lambda a, b: _difference(set(a.labels), set(b.labels))),
         ),
-        _finding(
-            "segments_differ",
-            "videos with other segments",
-            ((a.video_id, text) for a, b in pairs if (text := _segment_difference(a, b))),
-        ),
-        _finding(
-            "duration_differs",
-            "videos whose durations differ by more than 0.5 s",
-            (
-                (a.video_id, f"{a.duration:.2f} s and {b.duration:.2f} s")
-                for a, b in pairs
-                if a.duration is not None and b.duration is not None and abs(a.duration - b.duration) > 0.5
-            ),
-        ),
-    ]
-    return [finding for finding in findings if finding.count]
+        ("segments_differ", "videos with other segments", each(_segment_difference)),
+        ("duration_differs", "videos whose durations differ by more than 0.5 s", each(_duration_difference)),
+    )
 
 
 def check_features(annotations: AnnotationSet, features: FeatureSet) -> list[Finding]:
@@ -174,16 +144,16 @@ def check_features(annotations: AnnotationSet, features: FeatureSet) -> list[Fin
         covered = features.grid.to_seconds(features.length(video.video_id))
         if video.duration is not None and abs(covered - video.duration) > 2 * features.grid.snippet_seconds:
             odd.append((video.video_id, f"features cover {covered:.2f} s, annotated are {video.duration:.2f} s"))
-    findings = [
-        _finding("missing_features", f"videos without features in all of {', '.join(features.streams)}", absent),
-        _finding("feature_length", "videos with features longer or shorter than they are by over two snippets", odd),
-    ]
-    return [finding for finding in findings if finding.count]
+    return _findings(
+        ("missing_features", f"videos without features in all of {', '.join(features.streams)}", absent),
+        ("feature_length", "videos with features longer or shorter than they are by over two snippets", odd),
+    )
 
 
-def _finding(name: str, text: str, items: Iterable[tuple[str, str]]) -> Finding:
-    details = {key: detail for key, detail in items if detail}
-    return Finding(name, text, len(details), details)
+def _findings(*rows: tuple[str, str, Iterable[tuple[str, str]]]) -> list[Finding]:
+    """A finding for each (name, text, items) whose items say anything."""
+    details = [{key: detail for key, detail in items if detail} for _, _, items in rows]
+    return [Finding(row[0], row[1], len(own), own) for row, own in zip(rows, details, strict=True) if own]
 
 
 def _classes_of(video: VideoAnnotation) -> set[str]:
@@ -199,9 +169,7 @@ def _past_end(video: VideoAnnotation) -> str:
     if video.duration is None:
         return ""
     late = [instance.end for instance in video.instances if instance.end > video.duration]
-    if not late:
-        return ""
-    return f"{len(late)} of {len(video.instances)}, up to {max(late):.2f} s of {video.duration:.2f} s"
+    return f"{len(late)} of {len(video.instances)}, up to {max(late):.2f} s of {video.duration:.2f} s" if late else ""
 
 
 def _listed(instances: Iterable[Instance]) -> str:
@@ -273,6 +241,12 @@ def _subset_difference(pairs: list[tuple[VideoAnnotation, VideoAnnotation]]) -> 
     for a, b in pairs:
         if b.subset != usual[a.subset].most_common(1)[0][0]:
             yield a.video_id, f"{a.subset} and {b.subset}"
+
+
+def _duration_difference(first: VideoAnnotation, second: VideoAnnotation) -> str:
+    if first.duration is None or second.duration is None or not abs(first.duration - second.duration) > 0.5:
+        return ""
+    return f"{first.duration:.2f} s and {second.duration:.2f} s"
 
 
 def _segment_difference(first: VideoAnnotation, second: VideoAnnotation) -> str:

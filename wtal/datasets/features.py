@@ -13,7 +13,7 @@ import numpy as np
 from feature_extraction.errors import UserError
 from feature_extraction.store.grid import TimeGrid
 from feature_extraction.store.stream import Stream, encode_id, open_streams
-from wtal.config.load import Config
+from wtal.config.data import DataSettings
 
 
 class FeatureSet:
@@ -143,8 +143,8 @@ def missing_message(lack: Sequence[str], total: int) -> str:
     return f"no features for {len(lack)} of {total} videos: {', '.join(lack[:5])}{more}"
 
 
-def open_features(config: Config, store: Path | None = None) -> FeatureSet:
+def open_features(data: DataSettings, store: Path | None = None) -> FeatureSet:
     """The feature store of `data.features`, or another one, of new videos."""
-    if store is None and not config.data.features:
+    if store is None and not data.features:
         raise UserError("data.features is not set; name the feature store that `wtal extract` wrote")
-    return FeatureSet(store or Path(config.data.features), config.data.streams, config.data.features_prefix)
+    return FeatureSet(store or Path(data.features), data.streams, data.features_prefix)

@@ -9,12 +9,16 @@ Legend: V videos, C classes.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.errors import UserError
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.average_precision import ranked_pessimistically
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class ClassificationResult:
     def mAP(self) -> float:
         """Mean of `ap_C`."""
         return float(self.ap_C.mean())
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a class: its average precision."""
+        import pandas
+
+        return pandas.DataFrame({"AP": self.ap_C}, pandas.Index(self.classes, name="class"))
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""

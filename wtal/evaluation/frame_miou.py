@@ -158,11 +158,7 @@ def detection_frame_miou(
         edges = np.unique(np.concatenate([[0.0, length], *(edge for side in sides for edge in side[:2])]))
         truth[video.video_id], prediction[video.video_id] = (
             _mask(
-                np.searchsorted(edges, start_N),
-                np.searchsorted(edges, stop_N),
-                class_N,
-                len(edges) - 1,
-                len(classes),
+                np.searchsorted(edges, start_N), np.searchsorted(edges, stop_N), class_N, len(edges) - 1, len(classes)
             )
             for start_N, stop_N, class_N in sides
         )

@@ -10,6 +10,7 @@ Legend: K thresholds, A points on the AN axis.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from wtal.config.evaluation import ACTIVITYNET_TIOU, check_tiou
 from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.arrays import Problem, build_problem
 from wtal.evaluation.detection.matching import intersection_over_union
+
+if TYPE_CHECKING:
+    import pandas
 
 POINTS = (1, 5, 10, 50, 100)
 """Numbers of proposals that are printed."""
@@ -44,6 +48,14 @@ class AverageRecall:
     def at(self, proposals: float) -> float:
         """Average recall at an average of `proposals` a video (linear between the points)."""
         return float(np.interp(proposals, self.proposals_A, self.average_recall_A))
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row an average number of proposals: recall at each threshold, and their mean."""
+        import pandas
+
+        index = pandas.Index(self.proposals_A, name="proposals")
+        frame = pandas.DataFrame(self.recall_KA.T, index, [f"recall@{t:g}" for t in self.tiou])
+        return frame.assign(average=self.average_recall_A)
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""

@@ -4,7 +4,7 @@ Legend: T snippets (or upsampled positions), C classes, K kept classes, N propos
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,9 +35,8 @@ def detect(
 ) -> list[Detection]:
     """Detections of one video by falling score; times in seconds, inside the video.
 
-    `other` is the second branch, which `settings.fusion` needs. Raises `UserError` for scores that are not
-    finite, a number of classes that does not fit, a signal that the branch lacks, and fusion without a second
-    branch.
+    `other` is the second branch, which `settings.fusion` needs. Raises `UserError` for scores that are not finite, a
+    number of classes that does not fit, a signal that the branch lacks, and fusion without a second branch.
     """
     if len(classes) != scores.frame_TC.shape[1]:
         raise UserError(f"scores have {scores.frame_TC.shape[1]} classes, the annotations {len(classes)}")
@@ -82,8 +81,7 @@ def detect_arrays(
 
 
 def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarray:
-    """Indices of the classes to localise in a video, in ascending order; the best class is always among
-    them."""
+    """Indices of the classes to localise in a video, in ascending order; the best class is always among them."""
     if settings.class_rule == "top":
         # A stable sort: of equal scores the first classes.
         return np.sort(np.argsort(-video_C, kind="stable")[: settings.class_top])
@@ -99,8 +97,7 @@ def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarr
 def fuse(scores: VideoScores, other: VideoScores | None, settings: InferenceSettings) -> VideoScores:
     """The two branches' scores averaged as `settings.fusion` says; attention only where both have one.
 
-    Branches that differ by one snippet are cut to the shorter; more is a `UserError`, and so is fusion
-    without `other`.
+    Branches that differ by one snippet are cut to the shorter; more is a `UserError`, and so is fusion without `other`.
     """
     if settings.fusion == "none":
         return scores
@@ -119,12 +116,11 @@ def fuse(scores: VideoScores, other: VideoScores | None, settings: InferenceSett
         attention_T = attention_T[:length]
         if other.attention_T is not None:
             attention_T = weight * attention_T + (1 - weight) * other.attention_T[:length]
-    return VideoScores(
-        weight * scores.frame_TC[:length] + (1 - weight) * other.frame_TC[:length],
-        weight * scores.video_C + (1 - weight) * other.video_C,
-        scores.grid,
-        scores.duration,
-        attention_T,
+    return replace(
+        scores,
+        frame_TC=weight * scores.frame_TC[:length] + (1 - weight) * other.frame_TC[:length],
+        video_C=weight * scores.video_C + (1 - weight) * other.video_C,
+        attention_T=attention_T,
     )
 
 
@@ -161,11 +157,7 @@ def _score(signal_TK: np.ndarray, found: _proposals.Proposals, settings: Inferen
 
 
 def _finish(
-    class_N: np.ndarray,
-    start_N: np.ndarray,
-    end_N: np.ndarray,
-    score_N: np.ndarray,
-    settings: InferenceSettings,
+    class_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, score_N: np.ndarray, settings: InferenceSettings
 ) -> DetectionArrays:
     floor = -np.inf if settings.score_floor is None else settings.score_floor
     if settings.nms != "none":

@@ -69,8 +69,7 @@ def unique(class_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, length: 
 def join(parts: list[Proposals], length: int) -> Proposals:
     """The union of several signals' proposals."""
     return unique(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")),
-        length,
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")), length
     )
 
 
@@ -92,8 +91,7 @@ def mean_inside(signal_TC: np.ndarray, proposals: Proposals) -> np.ndarray:
 
 
 def outer_inner_contrast(signal_TC: np.ndarray, proposals: Proposals, ratio: float) -> np.ndarray:
-    """Mean inside less mean of the surroundings, `[N]` (AutoLoc's idea, in the form of BaSNet and all after
-    it).
+    """Mean inside less mean of the surroundings, `[N]` (AutoLoc's idea, in the form of BaSNet and all after it).
 
     The surroundings reach from `floor(start - ratio * L)` to `floor(last + ratio * L)`, `L` the proposal's
     length, cut to the signal; where there are none their mean is 0.

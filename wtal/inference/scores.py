@@ -7,20 +7,25 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write
 from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.features import FeatureSet
 from wtal.models.branch import BranchOutput, masked_min_max
 from wtal.models.streams import StreamedBranch
 
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.axes import Axes
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class VideoScores:
     """Scores of one video by one branch. Kept in a run folder as `scores/<row>/<video id>.npz`."""
 
@@ -33,6 +38,8 @@ class VideoScores:
     """Seconds."""
     attention_T: np.ndarray | None = None
     """float32 `[T]`, class-agnostic actionness 0..1, where the branch has one."""
+    classes: tuple[str, ...] = ()
+    """Names of the columns, where they are known; score files do not hold them."""
 
     def __post_init__(self) -> None:
         if self.frame_TC.ndim != 2 or self.video_C.shape != self.frame_TC.shape[1:]:
@@ -41,6 +48,31 @@ class VideoScores:
             )
         if self.attention_T is not None and self.attention_T.shape != self.frame_TC.shape[:1]:
             raise ValueError(f"attention_T {self.attention_T.shape} does not fit frame_TC {self.frame_TC.shape}")
+
+    def __repr__(self) -> str:
+        return "VideoScores({} snippets, {} classes, {:.1f} s)".format(*self.frame_TC.shape, self.duration)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a snippet: `start` and `end` in seconds, then the probability of each class (and the attention)."""
+        import pandas
+
+        edge_T = self.grid.to_seconds(np.arange(len(self.frame_TC) + 1))
+        columns = dict(zip(self.classes or range(len(self.video_C)), self.frame_TC.T, strict=True))
+        attention = {} if self.attention_T is None else {"attention": self.attention_T}
+        return pandas.DataFrame({"start": edge_T[:-1], "end": edge_T[1:], **columns, **attention})
+
+    def plot(self, axes: "Axes | None" = None, most: int = 8) -> "Axes":
+        """Draw the frame probabilities of the `most` surest classes of the video over seconds; returns the axes."""
+        from matplotlib import pyplot
+
+        axes = pyplot.subplots(figsize=(9, 2.5))[1] if axes is None else axes
+        second_T = self.grid.to_seconds(np.arange(len(self.frame_TC)) + 0.5)
+        for c in np.sort(np.argsort(-self.video_C, kind="stable")[:most]):
+            name = f"{self.classes[c] if self.classes else c}"
+            axes.plot(second_T, self.frame_TC[:, c], label=f"{name} ({self.video_C[c]:.2f})")
+        axes.set(xlabel="seconds", ylabel="probability", xlim=(0, self.duration or None), ylim=(-0.03, 1.03))
+        axes.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+        return axes
 
     def save(self, path: Path) -> None:
         """Write to an npz file, whole or not at all."""
@@ -77,8 +109,7 @@ class VideoScores:
             raise UserError(f"{path}: no such score file; run `wtal predict` first") from None
         except Exception as error:
             # a damaged archive comes as anything from EOFError over BadZipFile and zlib.error to TokenError
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"{path}: not a score file of wtal ({reason})") from None
+            raise UserError(f"{path}: not a score file of wtal ({reason_of(error)})") from None
 
 
 @torch.no_grad()
@@ -89,14 +120,14 @@ def score_videos(
     training = branch.training
     branch.eval()
     try:
-        made = branch.once()
+        texts_CD = branch.class_texts()
         for video_id in ids:
             streams = features.read(video_id)
             feature = {
                 name: torch.from_numpy(streams[name].astype(np.float32))[None].to(device) for name in branch.streams
             }
             mask_BT = torch.ones(next(iter(feature.values())).shape[:2], dtype=torch.bool, device=device)
-            yield branch(feature, mask_BT, made), mask_BT
+            yield branch(feature, mask_BT, texts_CD), mask_BT
     finally:
         branch.train(training)
 

@@ -3,12 +3,12 @@
 Legend: B videos, T snippets, C classes, D feature width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -43,29 +43,54 @@ class BranchOutput:
         return replace(self, **changed, extra={name: function(value) for name, value in self.extra.items()})
 
 
-class Branch(Protocol):
-    """A network that scores snippets. `feature_dim` is the width of its `feature_BTD`."""
+class Branch(nn.Module):
+    """A network that scores snippets. What a branch may leave out is here: nothing."""
 
     feature_dim: int
-
-    def __call__(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput: ...
-
-
-class CBPBranch(Branch, Protocol):
-    """A classification branch: it can also train itself from video labels and say which classes a video has."""
-
-    pair_sampling: bool
+    """Width of its `feature_BTD`."""
+    pair_sampling = False
     """Whether its own loss compares videos that share a class, so that batches should hold such pairs."""
+
+    def forward(self, feature_BTD: Tensor, mask_BT: Tensor, text_CD: Tensor | None = None) -> BranchOutput:
+        """`text_CD`: what `class_texts` returned, to save its work; a branch without texts takes two arguments."""
+        raise NotImplementedError
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The warm-up loss, and its terms by name. `progress` is the share of the warm-up that is done, 0..1."""
-        ...
+        """The warm-up loss of a CBP branch, and its terms by name. `progress` is the share of the warm-up that is done,
+        0..1."""
+        raise NotImplementedError
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
         """`[B, C]`, probability of each class in the video, 0..1."""
-        ...
+        raise NotImplementedError
+
+    def class_texts(self) -> Tensor | None:
+        """Class embeddings `[C, D]`, which follow from the weights alone; None for a branch without texts."""
+        return None
+
+    def start_at(self, cosines: Sequence[float]) -> None:
+        """Told once, before training: the mean cosine of the training frames with the texts, one a model."""
+
+    def after_step(self, progress: float) -> None:
+        """Called after each step of the optimiser; `progress` as in `own_loss`."""
+
+    def learnt(self) -> dict[str, list[float]]:
+        """Numbers that the log keeps at the end of a phase, by name."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a CBP branch is fed, which the settings do not say."""
+
+    widths: tuple[int, ...]
+    """Width of each of the streams that `cbp.streams` names."""
+    width: int
+    """Width D of the joined input, early fusion included."""
+    typical_length: float = 100.0
+    """Snippets of a typical training crop."""
 
 
 def squash(logit_BTC: Tensor, kind: str) -> tuple[Tensor, Tensor]:

@@ -54,6 +54,16 @@ class MaskedConv1d(nn.Module):
         return self.convolution(x_BDT).transpose(1, 2)
 
 
+def topk_mean(score_BTK: Tensor, mask_BT: Tensor, ratio: int, up: bool = False) -> Tensor:
+    """Mean over time of the largest `max(1, T // ratio)` scores (`up`: rounded up), T each video's length: `[B, K]`."""
+    masked_BTK = score_BTK.masked_fill(~mask_BT[..., None], float("-inf"))
+    count_B = ((mask_BT.sum(1) + (ratio - 1 if up else 0)) // ratio).clamp(min=1)
+    most = int(count_B.max())
+    top_BkK = masked_BTK.topk(most, dim=1).values
+    kept_Bk1 = (torch.arange(most, device=score_BTK.device)[None] < count_B[:, None])[..., None]
+    return torch.where(kept_Bk1, top_BkK, 0).sum(1) / count_B[:, None]
+
+
 class LocalAttention(nn.Module):
     """Multi-head self-attention in which a snippet sees `window` snippets to each side; 0 means the whole video.
 

@@ -1,4 +1,4 @@
-"""Losses of pooled video scores: bag cross-entropy from log p, bag+instance, class-summed, actionness.
+"""Losses of pooled video scores: bag cross-entropy from log p, bag+instance, class-summed.
 
 Legend: B videos, T snippets, C classes. Labels count as positive where they are over 0.
 """
@@ -39,53 +39,28 @@ def class_summed_loss(scores: VideoLogProbabilities, label_BC: Tensor) -> Tensor
     return bag_terms(scores, label_BC).sum(dim=1).mean()
 
 
-def bag_instance_terms(
-    pooled: FrameAndVideo,
-    label_BC: Tensor,
-    mask_BT: Tensor,
-    weight: float,
-    stop_instance_gradient: bool = False,
-) -> Tensor:
+def bag_instance_terms(pooled: FrameAndVideo, label_BC: Tensor, mask_BT: Tensor, weight: float) -> Tensor:
     """The bag+instance loss of each video and class, `[B, C]` (Zhou et al., ICCVW 2017).
 
     Positive bag: l + weight * (l - mean_t R_t)^2, with l = -log p and R_t the cross-entropy of frame t with
     its own pseudo-label 1[q_t >= 0.5], that is -log max(q_t, 1 - q_t), between 0 and ln 2. Negative bag:
     every frame is negative, so mean_t -log(1 - q_t) alone; the pooling head gets no gradient from it. The
     paper does not say whether negatives are averaged or summed over frames; averaged here.
-    `stop_instance_gradient` keeps R_t's gradient from the frames.
     """
     z_BTC = pooled.frame_logit_BTC.to(pooled.log_p_BC.dtype).masked_fill(~mask_BT.bool().unsqueeze(2), 0)
     real_BT1 = mask_BT.to(z_BTC.dtype).unsqueeze(2)
     length_B1 = real_BT1.sum(dim=1)
     certainty_BC = (F.softplus(-z_BTC.abs()) * real_BT1).sum(dim=1) / length_B1
-    if stop_instance_gradient:
-        certainty_BC = certainty_BC.detach()
     bag_BC = -pooled.log_p_BC
     positive_BC = bag_BC + weight * (bag_BC - certainty_BC).square()
     negative_BC = (F.softplus(z_BTC) * real_BT1).sum(dim=1) / length_B1
     return positive_BC.where(label_BC > 0, negative_BC)
 
 
-def bag_instance_loss(
-    pooled: FrameAndVideo,
-    label_BC: Tensor,
-    mask_BT: Tensor,
-    weight: float = 0.5,
-    stop_instance_gradient: bool = False,
-) -> Tensor:
+def bag_instance_loss(pooled: FrameAndVideo, label_BC: Tensor, mask_BT: Tensor, weight: float = 0.5) -> Tensor:
     """`bag_instance_terms`, mean over videos and classes. With `weight` under 1 / (2 ln 2) = 0.72 no video
     can lower an exponent r of generalised-mean pooling, so r only grows in training."""
-    return bag_instance_terms(pooled, label_BC, mask_BT, weight, stop_instance_gradient).mean()
-
-
-def actionness_loss(actionness_BT: Tensor, target_BT: Tensor, confident_BT: Tensor) -> Tensor:
-    """Half the squared error of a bottom-up map to a target, mean over confident frames (bool
-    `confident_BT`).
-
-    The role that pose heat maps play in attentional pooling; 0 where no frame is confident.
-    """
-    error_BT = 0.5 * (actionness_BT - target_BT).square() * confident_BT
-    return error_BT.sum() / confident_BT.sum().clamp(min=1)
+    return bag_instance_terms(pooled, label_BC, mask_BT, weight).mean()
 
 
 def bag_cross_entropy(video_logit_BC: Tensor, label_BC: Tensor) -> Tensor:

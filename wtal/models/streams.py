@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from wtal.models.branch import BranchOutput
+from wtal.models.branch import Branch, BranchOutput
 
 
 class ConcatenateStreams(nn.Module):
@@ -23,36 +23,34 @@ class ConcatenateStreams(nn.Module):
 
 
 class AverageStreams(nn.Module):
-    """Mean of the first stream and linear maps of the others onto its width: `[B, T, D]`."""
+    """All streams but the last side by side, averaged with a linear map of the last: `[B, T, D]`."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.feature_dim = widths[0]
-        self.maps = nn.ModuleList(nn.Linear(width, widths[0]) for width in widths[1:])
+        self.own = ConcatenateStreams(widths[:-1])
+        self.feature_dim = self.own.feature_dim
+        self.map = nn.Linear(widths[-1], self.feature_dim)
 
     def forward(self, streams: list[Tensor]) -> Tensor:
-        mapped = [streams[0], *(layer(stream) for layer, stream in zip(self.maps, streams[1:], strict=True))]
-        return torch.stack(mapped).mean(0)
+        return torch.stack([self.own(streams[:-1]), self.map(streams[-1])]).mean(0)
 
 
 class StreamedBranch(nn.Module):
-    """A branch with its input streams: picks, scales and joins them, then runs `branch` on `[B, T, D]`."""
+    """A branch with its input streams: picks, scales and joins them, runs `branch` on `[B, T, D]`, answers for it."""
 
-    def __init__(self, streams: Sequence[str], norm: nn.Module, join: nn.Module, branch: nn.Module) -> None:
+    def __init__(self, streams: Sequence[str], norm: nn.Module, join: nn.Module, branch: Branch) -> None:
         super().__init__()
         self.streams = tuple(streams)
         self.norm, self.join, self.branch = norm, join, branch
-        self.feature_dim = branch.feature_dim
-        self.pair_sampling = getattr(branch, "pair_sampling", False)
+        self.feature_dim, self.pair_sampling = branch.feature_dim, branch.pair_sampling
+        self.own_loss, self.video_probability = branch.own_loss, branch.video_probability
+        self.class_texts, self.start_at = branch.class_texts, branch.start_at
+        self.after_step, self.learnt = branch.after_step, branch.learnt
 
-    def once(self) -> Tensor | None:
-        """What the branch makes of its weights alone (class texts); none where there is no such thing."""
-        return self.branch.once() if hasattr(self.branch, "once") else None
-
-    def forward(self, feature: Mapping[str, Tensor], mask_BT: Tensor, made: Tensor | None = None) -> BranchOutput:
-        """`made`: what `once` returned, to save its work where many batches meet the same weights."""
+    def forward(self, feature: Mapping[str, Tensor], mask_BT: Tensor, texts_CD: Tensor | None = None) -> BranchOutput:
+        """`texts_CD`: what `class_texts` returned, to save its work where many batches meet the same weights."""
         joined_BTD = self.join([self.norm(name, feature[name]) for name in self.streams])
-        return self.branch(joined_BTD, mask_BT) if made is None else self.branch(joined_BTD, mask_BT, made)
+        return self.branch(joined_BTD, mask_BT) if texts_CD is None else self.branch(joined_BTD, mask_BT, texts_CD)
 
 
 class StandardNorm(nn.Module):
@@ -80,15 +78,3 @@ class NoNorm(nn.Module):
 
     def forward(self, name: str, x_BTD: Tensor) -> Tensor:
         return x_BTD
-
-
-class _AverageWith(nn.Module):
-    """I3D streams side by side, averaged with a linear map of the last stream."""
-
-    def __init__(self, own: ConcatenateStreams, width: int) -> None:
-        super().__init__()
-        self.own, self.average = own, AverageStreams((own.feature_dim, width))
-        self.feature_dim = own.feature_dim
-
-    def forward(self, streams: list[Tensor]) -> Tensor:
-        return self.average([self.own(streams[:-1]), streams[-1]])

@@ -13,52 +13,48 @@ from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
 from feature_extraction.networks.clip import FrozenClip
-from wtal.models.branch import BranchOutput, squash
-from wtal.models.layers import TransformerBlock
+from wtal.config.models import VLPSettings
+from wtal.models.branch import Branch, BranchOutput, squash
+from wtal.models.layers import TransformerBlock, topk_mean
 
 
-class VLP(nn.Module):
+class VLP(Branch):
     """`P_vl = sigma(scale * cos(F_vid, F_txt) + bias)`, equation (3).
 
-    The prompts (where `text` has some), the temporal layers, the scale (`learn_scale`) and the bias (`bias_start`)
-    train; CLIP itself does not. The temporal transformer begins as the identity, so that training starts from frozen
-    CLIP. A cosine of CLIP lies near 0.2 for every text, and CLIP's scale (100) was made for a softmax over classes; so
-    that a sigmoid of it can be a probability, a learnt bias starts at minus the scaled mean cosine that is handed in
-    (`bias_start`), or the bias is left out (`bias_start=None`), which is the equation as printed.
+    The prompts (where `text` has some), the temporal layers, the scale and the bias train, as the settings say; CLIP
+    itself does not. The temporal transformer begins as the identity, so that training starts from frozen CLIP. A
+    cosine of CLIP lies near 0.2 for every text, and CLIP's scale (100) was made for a softmax over classes; so that a
+    sigmoid of it can be a probability, a learnt bias starts at minus the scaled mean cosine (`start_at`), or the bias
+    is left out, which is the equation as printed.
     """
 
-    def __init__(
-        self,
-        text: nn.Module,
-        width: int,
-        layers: int,
-        heads: int,
-        window: int,
-        dropout: float,
-        scale: float,
-        learn_scale: bool,
-        bias_start: float | None,
-        activation: str,
-        input_length: float = 1.0,
-    ) -> None:
+    def __init__(self, settings: VLPSettings, text: nn.Module, width: int, scale: float) -> None:
+        """`scale`: CLIP's own, unless the settings give another."""
         super().__init__()
-        self.text = text
+        self.text, self.settings = text, settings
         self.feature_dim = width
-        self.activation = activation
-        self.input_length = input_length
+        self.input_length = width**0.5 if settings.input_length == "root_width" else 1.0
         self.blocks = nn.ModuleList(
-            TransformerBlock(width, heads, window, dropout, quiet_start=True) for _ in range(layers)
+            TransformerBlock(width, settings.heads, settings.window, settings.dropout, quiet_start=True)
+            for _ in range(settings.layers)
         )
-        self.log_scale = nn.Parameter(torch.tensor(scale).log(), requires_grad=learn_scale)
-        self.bias = nn.Parameter(torch.tensor(bias_start or 0.0), requires_grad=bias_start is not None)
+        self.scale = settings.scale or scale
+        self.log_scale = nn.Parameter(torch.tensor(self.scale).log(), requires_grad=settings.learn_scale)
+        self.bias = nn.Parameter(torch.tensor(0.0), requires_grad=settings.bias == "learned")
 
-    def once(self) -> Tensor:
+    @torch.no_grad()
+    def start_at(self, cosines: Sequence[float]) -> None:
+        """Place a learnt bias where the mean frame has the logit 0: `cosines` holds its cosine with the texts."""
+        if self.bias.requires_grad:
+            self.bias.fill_(-self.scale * cosines[0])
+
+    def class_texts(self) -> Tensor:
         """Class embeddings `[C, D]`: what is the same for every video, for callers that pass many one by one."""
         return self.text()
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor, text_CD: Tensor | None = None) -> BranchOutput:
-        """`text_CD`: what `once` returned; none: made here."""
-        text_CD = self.once() if text_CD is None else text_CD
+        """`text_CD`: what `class_texts` returned; none: made here."""
+        text_CD = self.class_texts() if text_CD is None else text_CD
         hidden_BTD = F.normalize(feature_BTD, dim=-1) * self.input_length
         for block in self.blocks:
             hidden_BTD = block(hidden_BTD, mask_BT)
@@ -67,16 +63,11 @@ class VLP(nn.Module):
         with torch.autocast(hidden_BTD.device.type, enabled=False):
             cosine_BTC = F.normalize(hidden_BTD.to(precise), dim=-1) @ F.normalize(text_CD.to(precise), dim=-1).T
         logit_BTC = self.log_scale.exp() * cosine_BTC + self.bias
-        return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
+        return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTD)
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor, ratio: int = 8) -> Tensor:
         """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`."""
-        score_BTC = output.logit_BTC.masked_fill(~mask_BT[..., None], float("-inf"))
-        probability_BC = [
-            score_TC.topk(max(1, -(-int(length) // ratio)), dim=0).values.mean(0).softmax(-1)
-            for score_TC, length in zip(score_BTC, mask_BT.sum(1), strict=True)
-        ]
-        return torch.stack(probability_BC)
+        return topk_mean(output.logit_BTC, mask_BT, ratio, up=True).softmax(-1)
 
 
 PROMPT_STD = 0.01
@@ -169,7 +160,7 @@ def precomputed_embeddings(path: Path, class_names: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack([rows[name] for name in class_names]).astype(np.float32))
 
 
-class SeveralVLP(nn.Module):
+class SeveralVLP(Branch):
     """VLP branches side by side over their embeddings joined along D, in the order of `members`.
 
     The mean logit of the members goes through their common activation, so that one model alone is that model.
@@ -179,22 +170,23 @@ class SeveralVLP(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
         self.widths = [member.feature_dim for member in members]
-        self.feature_dim = sum(self.widths)
-        self.activation = members[0].activation
+        self.feature_dim, self.settings = sum(self.widths), members[0].settings
+        self.video_probability = members[0].video_probability
 
-    def once(self) -> Tensor:
+    def class_texts(self) -> Tensor:
         """Class embeddings of all members, `[C, D]`."""
-        return torch.cat([member.once() for member in self.members], dim=-1)
+        return torch.cat([member.class_texts() for member in self.members], dim=-1)
+
+    def start_at(self, cosines: Sequence[float]) -> None:
+        """As for one model; one mean cosine a member."""
+        for member, cosine in zip(self.members, cosines, strict=True):
+            member.start_at([cosine])
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor, text_CD: Tensor | None = None) -> BranchOutput:
-        """`text_CD`: what `once` returned; none: made here."""
-        text_CD = self.once() if text_CD is None else text_CD
+        """`text_CD`: what `class_texts` returned; none: made here."""
+        text_CD = self.class_texts() if text_CD is None else text_CD
         parts = zip(self.members, feature_BTD.split(self.widths, -1), text_CD.split(self.widths, -1), strict=True)
         outputs = [member(part_BTD, mask_BT, part_CD) for member, part_BTD, part_CD in parts]
         logit_BTC = torch.stack([output.logit_BTC for output in outputs]).mean(0)
         hidden_BTD = torch.cat([output.feature_BTD for output in outputs], dim=-1)
-        return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTD)
-
-    def video_probability(self, output: BranchOutput, mask_BT: Tensor, ratio: int = 8) -> Tensor:
-        """As for one model, `[B, C]`."""
-        return self.members[0].video_probability(output, mask_BT, ratio)
+        return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTD)

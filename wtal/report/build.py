@@ -14,8 +14,9 @@ from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
 from wtal.datasets.interchange.names import file_names, link
 from wtal.report.charts import line_chart, strip
-from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
+from wtal.report.data import ReportData, ReportVideo
 from wtal.report.payload import video_script
+from wtal.runs.rows import ROWS
 from wtal.training.folder import RunFolder
 
 MARKER = "wtal-report"
@@ -25,9 +26,8 @@ MARKER = "wtal-report"
 def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
     """Write the report of `run` into the folder `out`; returns the path of its index page.
 
-    The pages link to the video files where they lie; with `bundle` the files are copied into `out/media`,
-    so that the folder can be moved or served alone. Raises `UserError` where `out` holds something that is
-    no report.
+    The pages link to the video files where they lie; with `bundle` the files are copied into `out/media`, so that the
+    folder can be moved or served alone. Raises `UserError` where `out` holds something that is no report.
     """
     out = Path(out)
     _claim(out)
@@ -74,8 +74,7 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
 
 
 def report_run(run: RunFolder, out: Path | None = None, *, bundle: bool = False) -> Path:
-    """The report of a run folder, in `report/` inside it unless `out` says otherwise; returns its index
-    page."""
+    """The report of a run folder, in `report/` inside it unless `out` says otherwise; returns its index page."""
     from wtal.report.read_run import read_run  # brings the evaluation and its imports with it
 
     return build_report(out or run.path / "report", read_run(run), bundle=bundle)
@@ -83,7 +82,7 @@ def report_run(run: RunFolder, out: Path | None = None, *, bundle: bool = False)
 
 def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
-    rows = [key for key in ROW_NAMES if key in run.results] + [key for key in run.results if key not in ROW_NAMES]
+    rows = [key for key in ROWS if key in run.results]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
     columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
     table = []
@@ -91,7 +90,7 @@ def results_table(run: ReportData) -> dict[str, Any]:
         result = run.results[key]
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
         values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
-        table.append((ROW_NAMES.get(key, key), values))
+        table.append((ROWS[key].name, values))
     best = [
         max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)
     ]

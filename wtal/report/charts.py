@@ -147,11 +147,6 @@ def strip(video: ReportVideo, classes: Sequence[str]) -> Markup:
 
 
 def class_numbers(video: ReportVideo, classes: Sequence[str]) -> dict[str, int]:
-    """Number of each class, the colour's; names that the run does not know (another class list) come
-    after."""
-    named = {
-        *video.labels,
-        *(t.label for t in video.ground_truth or ()),
-        *(d.label for d in video.detections),
-    }
+    """Number of each class, the colour's; names that the run does not know (another class list) come after."""
+    named = {*video.labels, *(t.label for t in video.ground_truth or ()), *(d.label for d in video.detections)}
     return {name: i for i, name in enumerate([*classes, *sorted(named - set(classes))])}

@@ -1,5 +1,4 @@
-"""What a report shows, as plain data: built by hand in tests, read from a run folder by
-`wtal.report.read_run`.
+"""What a report shows, as plain data: built by hand in tests, read from a run folder by `wtal.report.read_run`.
 
 Legend: T snippets, C classes.
 """
@@ -11,14 +10,6 @@ from pathlib import Path
 from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection, Instance
 from wtal.inference.scores import VideoScores
-
-ROW_NAMES = {
-    # row of the method: how the pages, tables and figures name it, in the order they show it
-    "ours": "Ours",
-    "cbp_warmup": "CBP after warm-up",
-    "vlp": "VLP after the last B step",
-    "vlp_raw": "VLP (frozen CLIP)",
-}
 
 
 @dataclass(frozen=True)
@@ -87,14 +78,13 @@ class Table:
 
 @dataclass(frozen=True)
 class ReportData:
-    """Everything `build_report` needs. `scores` is called once for each video, so that one video is in
-    memory."""
+    """Everything `build_report` needs. `scores` is called once for each video, so that one video is in memory."""
 
     title: str
     classes: tuple[str, ...]
     videos: tuple[ReportVideo, ...]
     scores: Callable[[str], Mapping[str, VideoScores]]
-    """Video id to scores by row (keys of `ROW_NAMES`; a row may be missing)."""
+    """Video id to scores by row (keys of `ROWS`; some may be missing) as detection sees them, fused where it fuses."""
     inference: InferenceSettings
     facts: tuple[tuple[str, str], ...] = ()
     """Name and value, the summary at the head of the index page."""

@@ -5,6 +5,7 @@ Legend: T snippets, C classes.
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -17,29 +18,24 @@ from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
 from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection, Instance
-from wtal.inference.detect import choose_classes, detect, fuse
+from wtal.inference.detect import choose_classes, detect
 from wtal.inference.scores import VideoScores
-from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
+from wtal.report.data import ReportData, ReportVideo
+from wtal.runs.rows import ROWS
 
 FORMATS = ("svg", "png", "pdf")
+TIMELINE_ROWS = ("cbp_warmup", "vlp_raw", "vlp", "ours")
+"""Rows of the timeline from top to bottom."""
 COLORS = ("#2f6fd0", "#cf7314", "#23875b", "#b8418f", "#7355cc", "#0f8398", "#c43d38", "#77791c")
-ROW_COLORS = {"ours": "#1d2126", "cbp_warmup": COLORS[0], "vlp": COLORS[1], "vlp_raw": "#8a929a"}
-TIMELINE_ROWS = ("cbp_warmup", "vlp", "vlp_raw", "ours")
-"""Rows of the timeline from top to bottom; `vlp_raw` only where there is no `vlp`."""
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format of the file's suffix. Raises `UserError` for another suffix than
-    `FORMATS`."""
+    """Write a figure in the format of the file's suffix. Raises `UserError` for another suffix than `FORMATS`."""
     suffix = path.suffix.lower().lstrip(".")
     if suffix not in FORMATS:
         raise UserError(f"{path}: the suffix says the format; use one of {', '.join('.' + name for name in FORMATS)}")
     metadata = {"Date": None} if suffix == "svg" else {"CreationDate": None} if suffix == "pdf" else {}
-    with (
-        warnings.catch_warnings(),
-        matplotlib.rc_context({"svg.hashsalt": "wtal"}),
-        atomic_write(path) as stream,
-    ):
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": "wtal"}), atomic_write(path) as stream:
         # A label may hold signs that the font lacks; they are drawn as boxes.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
@@ -50,13 +46,12 @@ def save(figure: Figure, path: Path) -> Path:
 def timeline_figure(
     video: ReportVideo, scores: Mapping[str, VideoScores], classes: Sequence[str], settings: InferenceSettings
 ) -> Figure:
-    """Ground truth, and for each branch its frame probabilities and what is detected from them; time in
-    seconds.
+    """Ground truth, and for each branch its frame probabilities and what is detected from them; time in seconds.
 
     One colour a class; classes are those of the ground truth, the labels and the detections of `ours`.
     """
     shown = shown_classes(video, scores, classes, settings)
-    rows = [row for row in TIMELINE_ROWS if row in scores and not (row == "vlp_raw" and "vlp" in scores)]
+    rows = [row for row in TIMELINE_ROWS if row in scores]
     heights = ([0.35] if video.ground_truth is not None else []) + [0.9, 0.35] * len(rows)
     if not heights or not shown:
         raise UserError(f"video {video.video_id!r} has neither ground truth nor scores to draw")
@@ -66,18 +61,17 @@ def timeline_figure(
     color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(shown)}
     if video.ground_truth is not None:
         _bars(next(lanes), "Ground truth", video.ground_truth, color)
-    other = scores.get("vlp") or scores.get("vlp_raw")
     for row in rows:
         axis = next(lanes)
-        own = fuse(scores[row], other, settings)
+        own = scores[row]
         second = own.grid.to_seconds(np.arange(len(own.frame_TC)) + 0.5)
         for name in shown:
             if name in classes:
                 axis.plot(second, own.frame_TC[:, list(classes).index(name)], color=color[name], linewidth=1.2)
         axis.set_ylim(-0.03, 1.03)
         axis.set_yticks([0, 1])
-        _name(axis, f"{ROW_NAMES[row]}\nprobability")
-        found = video.detections if row == "ours" else detect(scores[row], classes, settings, other)
+        _name(axis, f"{ROWS[row].name}\nprobability")
+        found = video.detections if row == "ours" else detect(own, classes, replace(settings, fusion="none"))
         _bars(next(lanes), "detections", found, color)
     axes[-1].set_xlim(0, video.duration)
     axes[-1].set_xlabel("seconds")
@@ -96,20 +90,14 @@ def timeline_figure(
 
 def map_figure(data: ReportData) -> Figure:
     """mAP over tIoU, a line for each row. Raises `UserError` for a run without results."""
-    rows = [row for row in ROW_NAMES if (data.results.get(row) or {}).get("mAP")]
+    rows = [row for row in ROWS if (data.results.get(row) or {}).get("mAP")]
     if not rows:
         raise UserError("the run has no mAP: its videos have no ground-truth segments, or it was not predicted yet")
     figure = Figure(figsize=(5, 3.6))
     axis = figure.subplots()
     for row in rows:
         points = sorted((float(tiou), 100 * value) for tiou, value in data.results[row]["mAP"].items())
-        axis.plot(
-            *zip(*points, strict=True),
-            marker="o",
-            markersize=3.5,
-            label=ROW_NAMES[row],
-            color=ROW_COLORS[row],
-        )
+        axis.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=ROWS[row].name, color=ROWS[row].color)
     axis.set_xlabel("tIoU")
     axis.set_ylabel(f"mAP, % ({data.protocol})", parse_math=False)
     axis.set_ylim(bottom=0)

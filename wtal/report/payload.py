@@ -13,10 +13,11 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from wtal.config.strict import plain
-from wtal.inference.detect import choose_classes, detect_arrays, fuse
+from wtal.inference.detect import choose_classes, detect_arrays
 from wtal.inference.scores import VideoScores
 from wtal.report.charts import class_numbers
-from wtal.report.data import ROW_NAMES, ReportData, ReportVideo
+from wtal.report.data import ReportData, ReportVideo
+from wtal.runs.rows import ROWS
 
 MAIN_ROW = "ours"
 """The row whose detections are the run's `predictions.json`."""
@@ -39,7 +40,7 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
     Carried classes: those that any row selects for detection, the video's labels, those of its ground truth
     and detections; a hundred classes of half an hour would otherwise be megabytes.
     """
-    scores = _fused(data, data.scores(video.video_id))
+    scores = data.scores(video.video_id)
     index = {name: i for i, name in enumerate(data.classes)}
     kept = {row: choose_classes(own.video_C, data.inference).tolist() for row, own in scores.items()}
     wanted = {i for chosen in kept.values() for i in chosen}
@@ -55,12 +56,13 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
     rows = [
         {
             "key": row,
-            "name": ROW_NAMES.get(row, row),
+            "name": ROWS[row].name,
             **_row(data, scores[row], carried),
             "kept": [position[c] for c in kept[row]],
             **_detections(data, scores[row], position),
         }
-        for row in sorted(scores, key=lambda row: [*ROW_NAMES, row].index(row))
+        for row in ROWS
+        if row in scores
     ]
     truth_rows = [[t.start, t.end, place[t.label]] for t in sorted(truth, key=lambda t: (t.start, t.end))]
     return {
@@ -77,13 +79,6 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
         "settings": plain(data.inference),
         "rows": rows,
     }
-
-
-def _fused(data: ReportData, scores: Mapping[str, VideoScores]) -> dict[str, VideoScores]:
-    """The scores that detection sees: where the settings fuse, each row with the VLP's, as prediction does
-    it."""
-    other = scores.get("vlp") or scores.get("vlp_raw")
-    return {row: fuse(own, other, data.inference) for row, own in scores.items()}
 
 
 def _row(data: ReportData, scores: VideoScores, carried: list[int]) -> dict[str, Any]:
@@ -107,10 +102,7 @@ def _detections(data: ReportData, scores: VideoScores, position: Mapping[int, in
         return {"detections": [], "problem": str(error)}
     columns = (found.start_N, found.end_N, found.class_N, found.score_N)
     rows = zip(*(column.tolist() for column in columns), strict=True)
-    return {
-        "detections": [[start, end, position[c], score] for start, end, c, score in rows],
-        "problem": None,
-    }
+    return {"detections": [[start, end, position[c], score] for start, end, c, score in rows], "problem": None}
 
 
 def _floats(values: np.ndarray) -> str:

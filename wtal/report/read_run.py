@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from wtal.config.load import Config
+from wtal.config.load import Config, config_of_run
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.evaluation.detection.protocols import assign, detection_map
-from wtal.inference.scores import VideoScores
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
-from wtal.training.folder import ROWS, RunFolder
+from wtal.runs.localizer import open_run
+from wtal.training.folder import RunFolder
 
 VIDEO_TIOU = 0.5
 """tIoU of the per-video numbers and of the diagnosis."""
@@ -25,9 +25,9 @@ VIDEO_TIOU = 0.5
 
 def read_run(run: RunFolder) -> ReportData:
     """Everything that the report of `run` shows. Raises `UserError` where the run has no predictions yet."""
-    config = run.config()
+    localizer = open_run(run)
+    config, annotations = localizer.config, localizer.annotations
     predictions = run_predictions(run)
-    annotations = load_annotations(config.data)
     known = _sidecars(config, predictions)
     truth = known_truth(annotations, predictions)
     summary = read_json(run.summary) if run.summary.is_file() else {}
@@ -41,7 +41,7 @@ def read_run(run: RunFolder) -> ReportData:
         title=_title(run.path.resolve()),
         classes=annotations.classes,
         videos=videos,
-        scores=score_reader(run, config, annotations.classes),
+        scores=localizer.stored_rows,
         inference=config.inference,
         facts=_facts(run, config, videos, summary),
         results=summary.get("rows", {}),
@@ -66,9 +66,8 @@ def known_truth(annotations: AnnotationSet, video_ids: Iterable[str]) -> Annotat
 
 
 def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...], list[float], str]:
-    """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the
-    numbers."""
-    config = run.config()
+    """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the numbers."""
+    config = config_of_run(run.path)
     predictions = run_predictions(run)
     truth = known_truth(load_annotations(config.data), predictions)
     if not truth.videos:
@@ -77,42 +76,6 @@ def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...]
     result = detection_map(truth, predictions, config.evaluation.protocol, thresholds)
     name = f"AP@{tiou:g}" if tiou is not None else f"AP, mean over tIoU {thresholds[0]:g} to {thresholds[-1]:g}"
     return result.classes, result.ap_KC.mean(axis=0).tolist(), f"{name}, % ({result.protocol})"
-
-
-def load_rows(run: RunFolder, video_id: str) -> dict[str, VideoScores]:
-    """The scores of one video by every row that was scored."""
-    return {row: VideoScores.load(run.scores(row, video_id)) for row in ROWS if run.scores(row, video_id).is_file()}
-
-
-def score_reader(run: RunFolder, config: Config, classes: Sequence[str]) -> Callable[[str], dict[str, VideoScores]]:
-    """`load_rows` as detection sees the scores: with the video classifier's, where the run uses one.
-
-    The reader raises `UserError` for scores of another number of classes than `classes`.
-    """
-
-    def checked(video_id: str) -> dict[str, VideoScores]:
-        rows = load_rows(run, video_id)
-        for row, own in rows.items():
-            if len(own.video_C) != len(classes):
-                raise UserError(
-                    f"{run.scores(row, video_id)}: scores of {len(own.video_C)} classes, but the annotations have "
-                    f"{len(classes)}; run `wtal predict` again, or restore the annotations of the training"
-                )
-        return rows
-
-    if not config.inference.video_classifier:
-        return checked
-    from wtal.datasets.features import open_features
-    from wtal.runs.predict import classified
-
-    features = open_features(config)
-
-    def read(video_id: str) -> dict[str, VideoScores]:
-        rows = checked(video_id)
-        alone = {row: {video_id: own} for row, own in rows.items()}
-        return {row: classified(config, own, features, classes)[video_id] for row, own in alone.items()}
-
-    return read
 
 
 def errors_by_video(
@@ -205,20 +168,14 @@ def _facts(
     scored = sum(video.ground_truth is not None for video in videos)
     facts = [
         ("Started", str(manifest.get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
-        (
-            "Videos",
-            f"{len(videos)}, {scored} of them with ground truth" if scored != len(videos) else str(len(videos)),
-        ),
+        ("Videos", f"{len(videos)}, {scored} of them with ground truth" if scored != len(videos) else str(len(videos))),
         ("Protocol", str(summary.get("protocol", ""))),
         ("Seed", str(config.seed)),
         ("Annotations", config.data.annotations),
         ("Features", config.data.features),
         ("Machine", str(manifest.get("machine", ""))),
         ("Python", str(manifest.get("python", ""))),
-        (
-            "Versions",
-            ", ".join(f"{name} {packages[name]}" for name in ("wtal", "torch") if packages.get(name)),
-        ),
+        ("Versions", ", ".join(f"{name} {packages[name]}" for name in ("wtal", "torch") if packages.get(name))),
         ("Commit", commit),
     ]
     return tuple((name, value) for name, value in facts if value)
@@ -295,8 +252,7 @@ def training_charts(records: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
 
 
 def phase_bands(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[str, float, float], ...]:
-    """(name, first step, last step) of every phase in the log, in order, each beginning where the one
-    before ends."""
+    """(name, first step, last step) of every phase in the log, in order, each beginning where the one before ends."""
     ends: dict[str, float] = {}
     for record in records:
         if record.get("kind") in ("train", "phase_end"):

@@ -1,5 +1,4 @@
-"""Where the videos of a predictions file lie and how long they are, from the feature store that they came
-from."""
+"""Where the videos of a predictions file lie and how long they are, from the feature store that they came from."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -14,8 +13,7 @@ from wtal.datasets.interchange.labelled import LabelledVideo, from_annotations, 
 
 
 def labelled_videos(path: Path, store: Path | None, min_score: float | None) -> list[LabelledVideo]:
-    """Read predictions or annotations, with source, duration and frame rate where a feature store knows
-    them."""
+    """Read predictions or annotations, with source, duration and frame rate where a feature store knows them."""
     content = read_json(path)
     if isinstance(content, dict) and "results" in content:
         videos = from_detections(read_predictions(path), min_score=min_score)
@@ -69,7 +67,7 @@ def _with_sidecar(video: LabelledVideo, sidecar: dict[str, Any] | None) -> Label
 def _store_beside(path: Path) -> Path | None:
     if not (path.parent / "config.yaml").is_file():
         return None
-    from wtal.training.folder import RunFolder
+    from wtal.config.load import config_of_run
 
-    store = Path(RunFolder(path.parent).config().data.features)
+    store = Path(config_of_run(path.parent).data.features)
     return store if store.is_dir() else None

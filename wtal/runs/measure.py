@@ -13,48 +13,38 @@ from wtal.datasets.annotations import AnnotationSet, Detection
 from wtal.evaluation.detection.protocols import detection_map
 from wtal.evaluation.frame_miou import frame_miou, rasterise
 from wtal.evaluation.tables import percent, text_table
-from wtal.inference.detect import detect, fuse
-from wtal.inference.scores import VideoScores
-from wtal.training.folder import ROWS
+from wtal.runs.localizer import Localizer
+from wtal.runs.rows import ROWS
 
 
 def measure(
-    config: Config,
-    truth: AnnotationSet,
-    scores: Mapping[str, VideoScores],
-    other: Mapping[str, VideoScores] | None = None,
+    localizer: Localizer, row: str, truth: AnnotationSet, detections: Mapping[str, Sequence[Detection]] | None = None
 ) -> dict[str, Any]:
-    """Detections of one row's scores, measured: `{"mAP": {tiou: value}, "average_mAP", "fg_miou", "bg_miou"}`.
+    """One row's stored scores, measured: `{"mAP": {tiou: value}, "average_mAP", "fg_miou", "bg_miou"}`, fractions.
 
-    All values are fractions. `truth` holds the evaluation videos with their segments; `other` is the second branch
-    for settings that fuse.
+    `truth` holds the evaluation videos with their segments. `detections` are the row's, where they are made already.
+    Frame scores above the pseudo-labels' upper threshold are foreground, for every row, so that rows differ by their
+    scores alone; the mIoU is over the classes that each video has.
     """
-    detections: dict[str, Sequence[Detection]] = {
-        video_id: detect(scores[video_id], truth.classes, config.inference, None if other is None else other[video_id])
-        for video_id in truth.videos
-    }
-    result = detection_map(truth, detections, config.evaluation.protocol, config.evaluation.tiou)
-    seen = {v: fuse(scores[v], None if other is None else other[v], config.inference) for v in truth.videos}
-    frames = score_miou(truth, seen, config.pseudo_labels.high)
+    config = localizer.config
+    found, masks, called = {}, {}, {}
+    for video_id, scores in localizer.stored(row, list(truth.videos)):
+        found[video_id] = (
+            localizer.detections([(video_id, scores)])[video_id] if detections is None else detections[video_id]
+        )
+        instances, length = truth.videos[video_id].instances, len(scores.frame_TC)
+        masks[video_id] = rasterise(instances, scores.grid, length, truth.classes)
+        called[video_id] = scores.frame_TC > config.pseudo_labels.high
+    result, frames = (
+        detection_map(truth, found, config.evaluation.protocol, config.evaluation.tiou),
+        frame_miou(masks, called),
+    )
     return {
         "mAP": {f"{tiou:g}": float(value) for tiou, value in zip(result.tiou, result.mAP, strict=True)},
         "average_mAP": float(result.average_mAP),
-        **frames,
+        "fg_miou": float(frames.foreground),
+        "bg_miou": float(frames.background),
     }
-
-
-def score_miou(truth: AnnotationSet, scores: Mapping[str, VideoScores], threshold: float) -> dict[str, float]:
-    """Foreground and background mIoU of frame scores above `threshold`, over the classes that each video has.
-
-    The threshold is the pseudo-labels' upper one for every row, so that rows differ by their scores alone.
-    """
-    masks, predictions = {}, {}
-    for video_id, video in truth.videos.items():
-        score_TC = scores[video_id].frame_TC
-        masks[video_id] = rasterise(video.instances, scores[video_id].grid, len(score_TC), truth.classes)
-        predictions[video_id] = score_TC > threshold
-    result = frame_miou(masks, predictions)
-    return {"fg_miou": float(result.foreground), "bg_miou": float(result.background)}
 
 
 def summary_of(config: Config, truth: AnnotationSet, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -76,7 +66,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     for row, values in summary["rows"].items():
         numbers = [*(values["mAP"][tiou] for tiou in thresholds)]
         numbers += [values["average_mAP"], values["fg_miou"], values["bg_miou"]]
-        body.append([ROWS.get(row, row), *(percent(number) for number in numbers)])
+        body.append([ROWS[row].name, *(percent(number) for number in numbers)])
     return text_table(header, body)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from feature_extraction.errors import UserError
 from feature_extraction.settings import STREAMS, ExtractionSettings
+from wtal.config.groups import has_vlp
 from wtal.config.load import Config
 from wtal.datasets.features import FeatureSet
-from wtal.models.build import has_vlp
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""A folder of videos and a table of labels to annotations and a configuration that says what it chose and
-why.
+"""A folder of videos and a table of labels to annotations and a configuration that says what it chose and why.
 
 Legend: nothing here is an array.
 """
@@ -57,15 +56,9 @@ class Prepared:
 
 
 def prepare(
-    folder: Path,
-    labels: Path,
-    config: Path,
-    segments: Path | None = None,
-    towers: str = "auto",
-    seed: int = 0,
+    folder: Path, labels: Path, config: Path, segments: Path | None = None, towers: str = "auto", seed: int = 0
 ) -> Prepared:
-    """Check the videos of `folder` against the table `labels`, split them, write annotations and the file
-    `config`.
+    """Check the videos of `folder` against the table `labels`, split them, write annotations and the file `config`.
 
     `labels` is CSV or JSONL with a column of videos and one of labels (rows of one video add up); `segments`
     is ActivityNet JSON with ground truth for some of the videos. `towers`: `public` networks, the small
@@ -195,8 +188,7 @@ def annotate(
     truth: AnnotationSet | None,
     seed: int,
 ) -> tuple[AnnotationSet, list[str]]:
-    """Labels, subsets and known segments of every readable video. Unlabelled videos can only be predicted
-    on."""
+    """Labels, subsets and known segments of every readable video. Unlabelled videos can only be predicted on."""
     given = {named[name]: video for name, video in table.videos.items() if named[name] in infos and video.labels}
     if not given:
         raise UserError("no readable video has a label; training needs some")
@@ -279,13 +271,7 @@ Section = tuple[str, dict[str, Any], str]
 
 
 def configuration(
-    folder: Path,
-    annotations_file: Path,
-    annotations: AnnotationSet,
-    config: Path,
-    towers: str,
-    why: str,
-    seed: int,
+    folder: Path, annotations_file: Path, annotations: AnnotationSet, config: Path, towers: str, why: str, seed: int
 ) -> list[Section]:
     """(section, settings, why) in the order of the file. Settings that are not named keep their defaults."""
     videos = annotations.videos.values()
@@ -307,8 +293,8 @@ def configuration(
         ),
     ]
     if towers == "shipped":
-        from wtal.config.load import read_yaml
         from wtal.config.shipped import config_file
+        from wtal.config.strict import read_yaml
 
         shipped = read_yaml(config_file("sandbox"))
         reasons = {"extraction": why, "optimizer": "As for the built-in sandbox, whose networks these are."}
@@ -337,11 +323,7 @@ def configuration(
     else:
         rule = {"class_rule": "relative", "class_threshold": 0.3}
         sections.append(
-            (
-                "inference",
-                rule,
-                "Videos may have several classes: those are kept whose video score is near the best's.",
-            )
+            ("inference", rule, "Videos may have several classes: those are kept whose video score is near the best's.")
         )
     return sections
 

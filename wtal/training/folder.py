@@ -21,25 +21,12 @@ import torch
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
 from feature_extraction.store.stream import encode_id
-from wtal.config.load import Config, read_yaml
-from wtal.config.strict import build, dump, plain
+from wtal.config.strict import build, dump, plain, read_yaml
 
 PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
 
 # what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
 BESIDE = ("world", "features", "manifest.json", "log.txt")
-
-# what runs did before a setting came whose default is another: a run's config.yaml names every setting of its time
-BEFORE = {"vlp": {"input_length": "one"}}
-
-ROWS = {
-    # row: what reports call it
-    "cbp_warmup": "CBP after warm-up",
-    "vlp_raw": "VLP (frozen CLIP)",
-    "vlp": "VLP after the last B step",
-    "ours": "ours",
-    "ours_last": "ours, last phase (where `ours` is chosen on held-out videos)",
-}
 
 
 @dataclass(frozen=True)
@@ -47,6 +34,8 @@ class RunFolder:
     """Paths of one run, and reading and writing of the small files in it."""
 
     path: Path
+    option: str = "out=FOLDER"
+    """How the command is told of another folder."""
 
     @property
     def checkpoints(self) -> Path:
@@ -65,48 +54,46 @@ class RunFolder:
         return self.path / "summary.json"
 
     def scores(self, row: str, video_id: str) -> Path:
-        """File of one video's frame scores by one row of `ROWS`."""
+        """File of one video's frame scores by one row of the method."""
         return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
-
-    def config(self) -> Config:
-        """The configuration that this run was started with."""
-        file = self.path / "config.yaml"
-        if not file.is_file():
-            raise UserError(f"{self.path}: no config.yaml; this is not a run folder (`wtal train` makes one)")
-        values = read_yaml(file)
-        return build(Config, values | {name: {**old, **values.get(name, {})} for name, old in BEFORE.items()})
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / "manifest.json")
 
-    def open(self, config: Config, inputs: Mapping[str, str]) -> bool:
+    @property
+    def settings(self) -> Path:
+        return self.path / "config.yaml"
+
+    def open(self, settings: Any, inputs: Mapping[str, str], seed: int) -> bool:
         """Start this run, or go on with it; returns True where it goes on.
 
-        `inputs` names what the run reads by its hash (annotations, feature streams, weights). A folder that holds
-        another configuration, other inputs or foreign files is refused with the first difference.
+        `settings` is the dataclass that the run follows from; `inputs` names what it reads by its hash (annotations,
+        feature streams, weights). A folder that holds other settings, other inputs or foreign files is refused with
+        the first difference.
         """
-        if (self.path / "config.yaml").is_file():
-            self._check_same(config, inputs)
+        if self.settings.is_file():
+            self._check_same(settings, inputs)
             return True
         for half in self.path.glob(".*.part"):
             # what a kill left of the files below
             half.unlink(missing_ok=True)
         if self.path.is_dir() and any(entry.name not in BESIDE for entry in self.path.iterdir()):
-            raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with out=FOLDER")
-        write_json(self.path / "manifest.json", manifest(config, inputs))
+            raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with {self.option}")
+        write_json(self.path / "manifest.json", manifest(inputs, seed))
         # last, because config.yaml is the mark of a started run
-        with atomic_write(self.path / "config.yaml", "w") as stream:
-            stream.write(dump(config))
+        with atomic_write(self.settings, "w") as stream:
+            stream.write(dump(settings))
         return False
 
-    def _check_same(self, config: Config, inputs: Mapping[str, str]) -> None:
+    def _check_same(self, settings: Any, inputs: Mapping[str, str]) -> None:
+        before = build(type(settings), read_yaml(self.settings))
         # the folder itself may be written in another way (relative, absolute): it is this one
-        difference = first_difference({**plain(self.config()), "out": ""}, {**plain(config), "out": ""})
+        difference = first_difference({**plain(before), "out": ""}, {**plain(settings), "out": ""})
         if difference is None:
             known = self.manifest()["inputs"]
             difference = first_difference(known, dict(inputs), "inputs")
         if difference:
-            raise UserError(f"{self.path} holds another run ({difference}); choose another folder with out=FOLDER")
+            raise UserError(f"{self.path} holds another run ({difference}); choose another folder with {self.option}")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -148,12 +135,12 @@ def first_difference(before: Any, after: Any, where: str = "") -> str | None:
     return None if before == after else f"{where} was {before!r}, now {after!r}"
 
 
-def manifest(config: Config, inputs: Mapping[str, str]) -> dict[str, Any]:
+def manifest(inputs: Mapping[str, str], seed: int) -> dict[str, Any]:
     """What a reader needs to make the run again: versions, git state, seed, hashes of everything that went in."""
     return {
         "command": sys.argv,
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "seed": config.seed,
+        "seed": seed,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "packages": {name: _version(name) for name in ("wtal", *PACKAGES)},

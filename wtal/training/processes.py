@@ -171,7 +171,7 @@ def sliced_pass(
         with autocast():
             return SlicedPass(branch(feature, mask_BT).map(Tensor.float), (), None, None, 0, branch, processes)
     with autocast():
-        made = branch.once()
+        made = branch.class_texts()
     leaf = None if made is None else made.detach().requires_grad_(made.requires_grad)
     state = generator_state(device)
     parts = []

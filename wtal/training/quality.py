@@ -65,7 +65,7 @@ class PhaseQuality:
         if not self.held_out:
             return {}
         scored = score_videos(branch, self.features, self.held_out, device)
-        probability = [branch.branch.video_probability(output, mask_BT)[0].cpu() for output, mask_BT in scored]
+        probability = [branch.video_probability(output, mask_BT)[0].cpu() for output, mask_BT in scored]
         occurs_C = self.held_out_label_NC.any(axis=0)
         score_NC = torch.stack(probability).float().numpy()[:, occurs_C]
         names = [name for name, occurs in zip(self.classes, occurs_C, strict=True) if occurs]

@@ -6,7 +6,8 @@ import torch
 
 from feature_extraction.errors import UserError
 from feature_extraction.networks.towers import pick_device
-from wtal.config.load import Config
+from wtal.config.data import DataSettings
+from wtal.config.groups import RunSettings
 from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.features import FeatureSet, available, open_features
 from wtal.datasets.formats.by_name import load_annotations
@@ -17,10 +18,11 @@ from wtal.training.data import TrainingVideos, label_matrix
 from wtal.training.folder import RunFolder, file_input
 from wtal.training.processes import Processes, join_processes, leave_processes
 from wtal.training.quality import PhaseQuality, Tracker
+from wtal.training.statistics import measure, start_at_mean
 from wtal.training.trainer import Student, Trainer, make_student
 
 
-def train(config: Config) -> tuple[RunFolder, list[str]]:
+def train(config: RunSettings) -> tuple[RunFolder, list[str]]:
     """Train (or finish training) the run that `config` describes, in `config.out`.
 
     Returns the run folder and the ids of training videos left out because their features are missing (only with
@@ -28,7 +30,7 @@ def train(config: Config) -> tuple[RunFolder, list[str]]:
     """
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    device = pick_device(config.training.device)
+    device = pick_device(config.training.device, kinds=())
     processes = join_processes(device)
     try:
         return _train(config, device, processes)
@@ -36,16 +38,19 @@ def train(config: Config) -> tuple[RunFolder, list[str]]:
         leave_processes(processes)
 
 
-def _train(config: Config, device: torch.device, processes: Processes) -> tuple[RunFolder, list[str]]:
+def _train(config: RunSettings, device: torch.device, processes: Processes) -> tuple[RunFolder, list[str]]:
     annotations = load_annotations(config.data)
-    features = open_features(config)
+    features = open_features(config.data)
     parts = split(annotations, config.data)
     train_ids, missing = available(features, sorted(parts.train.videos), config.data.missing)
     held_out, also_missing = available(features, sorted(parts.held_out.videos), config.data.missing)
     if config.training.select == "held_out" and not held_out:
         raise UserError("training.select is 'held_out', but no training video is: set data.held_out, e.g. to 0.2")
     videos = training_videos(features, annotations, train_ids)
-    branches = build_branches(config, features, annotations.classes, train_ids)
+    statistics = measure(config, features, train_ids, config.optimizer.snippets)
+    branches = build_branches(config, features, annotations.classes, statistics)
+    if branches.vlp is not None:
+        start_at_mean(branches, features, train_ids)
     students = {"cbp": _student(config, branches.cbp.to(device), config.optimizer.lr)}
     if branches.vlp is not None:
         students["vlp"] = _student(config, branches.vlp.to(device), config.optimizer.vlp_lr)
@@ -56,14 +61,14 @@ def _train(config: Config, device: torch.device, processes: Processes) -> tuple[
     trainer = Trainer(config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device)
     # only now, when nothing is wrong with the inputs, is anything written
     if processes.first:
-        run.open(config, inputs_of(config, features))
+        run.open(config, inputs_of(config.data, features), config.seed)
     processes.wait()
     trainer.fit()
     tracker.close()
     return run, [*missing, *also_missing]
 
 
-def _student(config: Config, branch: StreamedBranch, lr: float) -> Student:
+def _student(config: RunSettings, branch: StreamedBranch, lr: float) -> Student:
     settings = config.optimizer
     return make_student(branch, lr, settings.weight_decay, config.pseudo_labels.ema, settings.algorithm)
 
@@ -74,8 +79,8 @@ def training_videos(features: FeatureSet, annotations: AnnotationSet, ids: list[
     return TrainingVideos(features, ids, label_matrix(labels, ids, annotations.classes))
 
 
-def inputs_of(config: Config, features: FeatureSet) -> dict[str, str]:
+def inputs_of(data: DataSettings, features: FeatureSet) -> dict[str, str]:
     """What the run reads, by hash: the annotation file and each feature stream's identity."""
-    annotations = Path(config.data.annotations)
+    annotations = Path(data.annotations)
     inputs = {"annotations": file_input(annotations) if annotations.is_file() else str(annotations)}
     return inputs | {f"features.{name}": stream.folder.name for name, stream in features.streams.items()}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
-from wtal.config.load import Config
+from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
 from wtal.models.streams import StreamedBranch
@@ -97,7 +97,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: Config,
+        config: LoopSettings,
         run: RunFolder,
         videos: TrainingVideos,
         students: dict[str, Student],
@@ -223,21 +223,19 @@ class Trainer:
         mask_BT, label_BC = batch.mask_BT.to(device), batch.label_BC.to(device)
         if pseudo is None:
             progress = self.step / max(1, phase.steps)
-            return branch.branch.own_loss(output, label_BC, mask_BT, progress)
+            return branch.own_loss(output, label_BC, mask_BT, progress)
         label_BTC = crop_labels(pseudo, batch, UNCERTAIN).to(device)
         generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step) + 1)
         loss, terms = taught_loss(output, label_BTC, label_BC, settings, generator)
         if settings.cls and phase.kind == "F":
-            own, _ = branch.branch.own_loss(output, label_BC, mask_BT, 1.0)
+            own, _ = branch.own_loss(output, label_BC, mask_BT, 1.0)
             terms["cls"] = own
             loss = loss + settings.cls * own
         return loss, terms
 
     def _after_step(self, phase: Phase, student: Student) -> None:
-        pooling = getattr(student.branch.branch, "pooling", None)
-        if pooling is not None and phase.trains == "cbp":
-            pooling.project()
-            pooling.set_progress((self.step + 1 - phase.first) / max(1, phase.steps) if phase.kind == "warmup" else 1.0)
+        done = (self.step + 1 - phase.first) / max(1, phase.steps)
+        student.branch.after_step(done if phase.kind == "warmup" else 1.0)
         if student.average is not None:
             before = steps_before(self.phases, phase.trains, self.step)
             student.follow(average_decay(self.config.pseudo_labels.ema, before))
@@ -291,9 +289,7 @@ class Trainer:
         record = {"step": self.step, "phase": phase.name, "kind": "phase_end"}
         record |= self.quality.of_branch(student.branch, rule, self.device)
         record |= self.quality.of_videos(student.branch, self.device)
-        if phase.trains == "cbp" and (pooling := getattr(student.branch.branch, "pooling", None)) is not None:
-            record |= {f"exponent_{k}": value.tolist() for k, value in pooling.exponents().items()}
-        self._log(record)
+        self._log(record | student.branch.learnt())
         if self.processes.first:
             weights = {name: student.branch.state_dict() for name, student in self.students.items()}
             save_checkpoint(self._checkpoint(phase), {"step": self.step, **weights})

@@ -1,11 +1,11 @@
 """ActivityNet 1.3 as BMN and its successors ship it: one JSON of annotations, one CSV of video facts."""
 
-import csv
 from pathlib import Path
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
 from wtal.datasets.annotations import AnnotationSet, video_from_json
+from wtal.datasets.formats.csv_table import read_table
 
 TABLE = "video_info_new.csv"
 
@@ -40,19 +40,13 @@ def read_bmn(path: Path, table: Path | None = None) -> AnnotationSet:
 
 
 def _read_table(path: Path) -> dict[str, tuple[str, float]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"{path}: no such file; the layout needs the table of videos (video, seconds, subset), "
             "give it as data.annotations_extra"
-        ) from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as CSV ({error})") from None
-    if not rows or not {"video", "seconds", "subset"} <= set(rows[0]):
-        raise UserError(f"{path}: expected the columns video, seconds, subset")
+        )
+    rows = read_table(path, {name: (name,) for name in ("video", "seconds", "subset")})
     try:
-        return {row["video"]: (row["subset"], float(row["seconds"])) for row in rows}
-    except (TypeError, ValueError):
+        return {row["video"]: (row["subset"], float(row["seconds"])) for _, row in rows}
+    except ValueError:
         raise UserError(f"{path}: a row has no number under 'seconds'") from None

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 
 SEPARATORS = ",;\t"
 
@@ -48,18 +49,6 @@ def read_table(
             yield line, dict.fromkeys(columns, "") | dict(zip(columns, cells, strict=False))
     except csv.Error as error:
         raise UserError(f"{path}, line {line}: not valid CSV ({error})") from None
-
-
-def read_text(path: Path) -> str:
-    """The text of a UTF-8 file, line ends as they are. Raises `UserError` naming the file."""
-    try:
-        return Path(path).read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text; save it as UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def _recognised(names: list[str], needed: Mapping[str, Sequence[str]]) -> int:

@@ -6,16 +6,18 @@ strong  filename  onset  offset  event_label      one row an event, seconds; an 
 events
 """
 
-import csv
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import read_text
 from feature_extraction.store.stream import encode_id
-from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
+from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, _seconds
+from wtal.datasets.formats.csv_table import read_table
 
+WEAK = {name: (name,) for name in ("filename", "event_labels")}
+STRONG = {name: (name,) for name in ("filename", "onset", "offset", "event_label")}
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -38,35 +40,35 @@ def read_dcase(path: Path, subset: str, durations: Mapping[str, float] | None = 
     `durations` (seconds by clip id) are kept where given. Classes are in alphabetical order. Raises
     `UserError` naming file and line for a header, number or interval that makes no sense.
     """
-    rows, columns = _rows(path)
+    weak = "event_labels" in read_text(path).partition("\n")[0].lower()
     clips: dict[str, VideoAnnotation] = {}
-    for line, row in rows:
+    for line, row in read_table(path, WEAK if weak else STRONG):
         try:
             clip = clip_id(row["filename"])
             known = clips.get(clip) or VideoAnnotation(clip, subset, (), (), (durations or {}).get(clip))
-            if "event_labels" in columns:
-                labels = tuple(name.strip() for name in (row["event_labels"] or "").split(",") if name.strip())
+            if weak:
+                labels = tuple(name.strip() for name in row["event_labels"].split(",") if name.strip())
                 clips[clip] = replace(known, labels=tuple(dict.fromkeys(known.labels + labels)))
                 continue
             instances, labels = known.instances, known.labels
-            if label := (row["event_label"] or "").strip():
-                start, end = float(row["onset"]), float(row["offset"])
-                if not (math.isfinite(start) and math.isfinite(end) and 0 <= start <= end):
+            if label := row["event_label"].strip():
+                start, end = _seconds(row["onset"]), _seconds(row["offset"])
+                if not 0 <= start <= end:
                     raise ValueError
                 instances += (Instance(start, end, label),)
                 labels = tuple(dict.fromkeys((*labels, label)))
             clips[clip] = replace(known, labels=labels, instances=instances)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{path}, line {line}: not a row of DCASE labels: {dict(row)!r}") from None
+        except ValueError:
+            raise UserError(f"{path}, line {line}: not a row of DCASE labels: {row!r}") from None
     return AnnotationSet(tuple(sorted({name for clip in clips.values() for name in clip.labels})), clips)
 
 
 def read_durations(path: Path) -> dict[str, float]:
     """Read `filename  duration` (seconds) by clip id."""
-    rows, columns = _rows(path, needed=({"filename", "duration"},))
+    rows = read_table(path, {name: (name,) for name in ("filename", "duration")})
     try:
         return {clip_id(row["filename"]): float(row["duration"]) for _, row in rows}
-    except (TypeError, ValueError):
+    except ValueError:
         raise UserError(f"{path}: a duration is not a number of seconds") from None
 
 
@@ -83,37 +85,13 @@ def merge(sets: Sequence[AnnotationSet]) -> AnnotationSet:
 
 def read_events(path: Path) -> dict[str, list[Detection]]:
     """Read predicted events, strong columns with an optional `score`, comma- or tab-separated; seconds."""
-    rows, _ = _rows(path, needed=({"filename", "onset", "offset", "event_label"},))
     events: dict[str, list[Detection]] = {}
-    for line, row in rows:
+    for line, row in read_table(path, STRONG):
         try:
             found = events.setdefault(clip_id(row["filename"]), [])
             if row["event_label"]:
                 score = float(row.get("score") or 1)
                 found.append(Detection(float(row["onset"]), float(row["offset"]), row["event_label"], score))
-        except (TypeError, ValueError):
-            raise UserError(f"{path}, line {line}: not an event: {dict(row)!r}") from None
+        except ValueError:
+            raise UserError(f"{path}, line {line}: not an event: {row!r}") from None
     return events
-
-
-def _rows(
-    path: Path,
-    needed: tuple[set[str], ...] = (
-        {"filename", "event_labels"},
-        {"filename", "onset", "offset", "event_label"},
-    ),
-) -> tuple[list[tuple[int, dict[str, str]]], set[str]]:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            header = stream.readline()
-            stream.seek(0)
-            reader = csv.DictReader(stream, delimiter="\t" if "\t" in header else ",")
-            columns = set(reader.fieldnames or ())
-            if not any(one <= columns for one in needed):
-                wanted = " or ".join(", ".join(sorted(one)) for one in needed)
-                raise UserError(f"{path}: the header has {sorted(columns)}; expected the columns {wanted}")
-            return [(reader.line_num, row) for row in reader], columns
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read as a table ({error})") from None

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
+from feature_extraction.importing.object_arrays import array_header
 
 
 def read_lists(path: Path) -> list[Any]:
@@ -24,12 +25,7 @@ def read_lists(path: Path) -> list[Any]:
     """
     try:
         with open(path, "rb") as stream:
-            version = np.lib.format.read_magic(stream)
-            if version == (1, 0):
-                _, _, dtype = np.lib.format.read_array_header_1_0(stream)
-            else:
-                _, _, dtype = np.lib.format.read_array_header_2_0(stream)
-            if not dtype.hasobject:
+            if not array_header(stream)[1].hasobject:
                 stream.seek(0)
                 return _plain(np.load(stream, allow_pickle=False))
             value = _plain(_Reader(stream, encoding="bytes").load())
@@ -39,8 +35,7 @@ def read_lists(path: Path) -> list[Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception as error:
         # A damaged header or pickle raises nearly anything (TokenError, KeyError, MemoryError, ...).
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path}: not a list of text and numbers ({reason}); nothing in it was run") from None
+        raise UserError(f"{path}: not a list of text and numbers ({reason_of(error)}); nothing in it was run") from None
     if not isinstance(value, list):
         raise UserError(f"{path}: expected a list, found a single value")
     return value

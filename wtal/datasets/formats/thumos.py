@@ -7,13 +7,13 @@ txt    <Class>_val.txt, <Class>_test.txt and Ambiguous_*.txt with lines `video  
        *durations.txt with a line for the video and a line for its seconds in turn
 """
 
-import math
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path, PurePath
 
 from feature_extraction.errors import UserError
-from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, read_activitynet
+from feature_extraction.files import read_text
+from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, read_activitynet
 from wtal.datasets.formats.object_lists import read_lists
 
 Segments = dict[str, list[tuple[float, float]]]
@@ -57,12 +57,7 @@ def read_thumos_npy(path: Path, ambiguous: Path | None = None) -> AnnotationSet:
         except (TypeError, ValueError, IndexError):
             raise UserError(f"{folder}: video {name!r} has a bad segment or duration") from None
         videos[name] = VideoAnnotation(
-            name,
-            str(subset),
-            tuple(dict.fromkeys(labels_all)),
-            instances,
-            seconds,
-            tuple(unsure.get(name, ())),
+            name, str(subset), tuple(dict.fromkeys(labels_all)), instances, seconds, tuple(unsure.get(name, ()))
         )
     return AnnotationSet(classes, videos)
 
@@ -83,10 +78,7 @@ def _as_list(value: object) -> list[str]:
 
 
 def _times(start: object, end: object) -> tuple[float, float]:
-    pair = float(start), float(end)  # type: ignore[arg-type]
-    if not all(map(math.isfinite, pair)):
-        raise ValueError(pair)
-    return pair
+    return _seconds(start), _seconds(end)
 
 
 def read_thumos_json(path: Path, splits: Path | None = None) -> AnnotationSet:
@@ -183,12 +175,4 @@ def read_durations(path: Path) -> dict[str, float]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]

@@ -10,7 +10,6 @@ column of videos and one of labels; rows of one video add up. Several labels in 
 `|`. Optional columns `start` and `end` (seconds) make the row's label an instance.
 """
 
-import csv
 import io
 import json
 import re
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
+from feature_extraction.files import atomic_write, read_text
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
-from wtal.datasets.formats.csv_table import read_table, read_text
+from wtal.datasets.formats.csv_table import read_table
 
 VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
 LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
@@ -96,29 +96,20 @@ def read_jsonl(path: Path, class_list: Path | None = None, default_subset: str =
 
 def write_csv(path: Path, annotations: AnnotationSet) -> None:
     """Write the video-level labels as `video,labels,subset,duration`; instances are left out."""
-    from feature_extraction.files import atomic_write
+    import pandas as pd
 
     if broken := [name for name in annotations.classes if re.search(r"[;|]", name)]:
         raise UserError(f"class {broken[0]!r} holds the character that parts labels in CSV; write jsonl instead")
+    rows = [(v.video_id, ";".join(v.labels), v.subset, v.duration) for v in annotations.videos.values()]
     with atomic_write(path, "w") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(["video", "labels", "subset", "duration"])
-        for video in annotations.videos.values():
-            seconds = "" if video.duration is None else repr(video.duration)
-            writer.writerow([video.video_id, ";".join(video.labels), video.subset, seconds])
+        pd.DataFrame(rows, columns=["video", "labels", "subset", "duration"]).to_csv(stream, index=False)
 
 
 def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
     """Write one JSON object a video, labels and instances; `read_jsonl` gives the same videos back."""
-    from feature_extraction.files import atomic_write
-
     with atomic_write(path, "w") as stream:
         for video in annotations.videos.values():
-            entry: dict[str, Any] = {
-                "video": video.video_id,
-                "subset": video.subset,
-                "labels": list(video.labels),
-            }
+            entry: dict[str, Any] = {"video": video.video_id, "subset": video.subset, "labels": list(video.labels)}
             if video.duration is not None:
                 entry["duration"] = video.duration
             if video.instances:

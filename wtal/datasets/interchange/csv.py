@@ -1,6 +1,5 @@
 """One table `detections.csv`: video, label, start, end, score; times in seconds."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,21 +9,19 @@ from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.formats.csv_table import read_table
 from wtal.datasets.interchange.labelled import Interval, LabelledVideo, to_annotations
 
+NEEDED = ("video", "label", "start", "end")
+
 
 def export(videos: Sequence[LabelledVideo], out: Path) -> list[Path]:
-    """Numbers are written in full (`repr`), so that reading the table back gives the same values."""
+    """Numbers are written in full, so that reading the table back gives the same values."""
+    import pandas as pd
+
     path = out / "detections.csv"
+    rows = [(v.video_id, i.label, i.start, i.end, i.score) for v in videos for i in v.intervals]
+    table = pd.DataFrame(rows, columns=[*NEEDED, "score"])
     with atomic_write(path, "w") as stream:
-        writer = csv.writer(stream, quoting=csv.QUOTE_MINIMAL)
-        writer.writerow(["video", "label", "start", "end", "score"])
-        for video in videos:
-            for i in video.intervals:
-                score = "" if i.score is None else repr(float(i.score))
-                writer.writerow([video.video_id, i.label, repr(float(i.start)), repr(float(i.end)), score])
+        table.astype(dict.fromkeys(("start", "end", "score"), float)).to_csv(stream, index=False, lineterminator="\r\n")
     return [path]
-
-
-NEEDED = ("video", "label", "start", "end")
 
 
 def read(path: Path) -> AnnotationSet:

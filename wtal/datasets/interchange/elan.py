@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write
+from feature_extraction.files import atomic_write, read_bytes
 from wtal.datasets.annotations import AnnotationSet
 from wtal.datasets.interchange.labelled import Interval, LabelledVideo, id_of_media, to_annotations
 from wtal.datasets.interchange.names import file_names
@@ -115,12 +115,7 @@ def read(path: Path) -> AnnotationSet:
 
 
 def _video(path: Path) -> LabelledVideo:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    content = read_bytes(path)
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content or b"\x00" in content:
         # ELAN writes UTF-8 without declarations; with them come entities that expand to gigabytes.
         raise UserError(f"{path}: holds a document type declaration or is not UTF-8, as ELAN's files are; refused")

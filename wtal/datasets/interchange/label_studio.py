@@ -56,10 +56,7 @@ def task(number: int, video: LabelledVideo, rate: float) -> dict:
             "origin": "prediction",
             "value": {
                 "ranges": [
-                    {
-                        "start": to_frame(i.start, rate),
-                        "end": max(to_frame(i.start, rate), to_frame(i.end, rate)),
-                    }
+                    {"start": to_frame(i.start, rate), "end": max(to_frame(i.start, rate), to_frame(i.end, rate))}
                 ],
                 "timelinelabels": [i.label],
             },
@@ -68,16 +65,8 @@ def task(number: int, video: LabelledVideo, rate: float) -> dict:
         for k, i in enumerate(video.intervals, 1)
     ]
     scores = [i.score for i in video.intervals if i.score is not None]
-    prediction = {
-        "model_version": "wtal",
-        "result": regions,
-        **({"score": float(max(scores))} if scores else {}),
-    }
-    data = {
-        "video": f"/data/local-files/?d={video.media_name}",
-        "video_id": video.video_id,
-        "frame_rate": rate,
-    }
+    prediction = {"model_version": "wtal", "result": regions, **({"score": float(max(scores))} if scores else {})}
+    data = {"video": f"/data/local-files/?d={video.media_name}", "video_id": video.video_id, "frame_rate": rate}
     if video.duration is not None:
         data["duration"] = video.duration
     return {"id": number, "data": data, "predictions": [prediction]}

@@ -57,10 +57,7 @@ def project(videos: Sequence[LabelledVideo]) -> dict:
                 "gtimeline_visible_row_count": "4",
             },
         },
-        "attribute": {
-            "1": _attribute("class", SELECT, options),
-            "2": _attribute("score", TEXT, {}),
-        },
+        "attribute": {"1": _attribute("class", SELECT, options), "2": _attribute("score", TEXT, {})},
         "file": {
             fid: {
                 "fid": fid,

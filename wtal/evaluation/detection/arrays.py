@@ -113,9 +113,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
 
 
 def _flatten(
-    predictions: Mapping[str, Sequence[Detection]],
-    video_index: Mapping[str, int],
-    class_index: Mapping[str, int],
+    predictions: Mapping[str, Sequence[Detection]], video_index: Mapping[str, int], class_index: Mapping[str, int]
 ) -> tuple[list[Detection], Segments]:
     flat = list(chain.from_iterable(predictions.values()))
     count = len(flat)

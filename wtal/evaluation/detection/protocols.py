@@ -23,6 +23,7 @@ Legend: K thresholds, C classes, N detections, G ground truths.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from wtal.evaluation.detection import average_precision
 from wtal.evaluation.detection.arrays import Problem, build_problem
 from wtal.evaluation.detection.matching import Side, greedy_match, intersection_over_hull, intersection_over_union
 from wtal.evaluation.detection.thumos import on_snippets, touches_ambiguous
+
+if TYPE_CHECKING:
+    import pandas
 
 AVERAGES = {
     # the averages that papers print, by the thresholds they are over
@@ -99,6 +103,15 @@ class DetectionResult:
     def averages(self) -> dict[str, float]:
         """Those of `AVERAGES` whose thresholds were all evaluated."""
         return averages_of(self.tiou, self.mAP)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a class: AP at each threshold, their mean, and the number of instances."""
+        import pandas
+
+        frame = pandas.DataFrame(
+            self.ap_KC.T, pandas.Index(self.classes, name="class"), [f"AP@{t:g}" for t in self.tiou]
+        )
+        return frame.assign(average=self.ap_KC.mean(axis=0), instances=self.instances_C)
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""

@@ -26,9 +26,7 @@ def on_snippets(problem: Problem) -> Problem:
 
 def _rounded(segments: Segments) -> Segments:
     return replace(
-        segments,
-        start=np.round(SNIPPETS.to_snippets(segments.start)),
-        end=np.round(SNIPPETS.to_snippets(segments.end)),
+        segments, start=np.round(SNIPPETS.to_snippets(segments.start)), end=np.round(SNIPPETS.to_snippets(segments.end))
     )
 
 

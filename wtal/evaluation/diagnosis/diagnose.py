@@ -251,11 +251,7 @@ def _profile(kind_KN: np.ndarray, group_N: np.ndarray, limit: int) -> np.ndarray
 
 
 def _mean_ap(
-    problem: Problem,
-    hit_KN: np.ndarray,
-    keep_KN: np.ndarray,
-    normalised: bool,
-    positives_C: np.ndarray | None = None,
+    problem: Problem, hit_KN: np.ndarray, keep_KN: np.ndarray, normalised: bool, positives_C: np.ndarray | None = None
 ) -> float:
     """Mean AP or AP_N over thresholds and classes with positives, of the detections that `keep_KN` leaves."""
     positives_C = problem.instances_C() if positives_C is None else positives_C

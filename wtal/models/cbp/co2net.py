@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.models.branch import BranchOutput, attended
-from wtal.models.layers import BatchDropout
+from feature_extraction.errors import UserError
+from wtal.config.models import CBPSettings, ConsensusSettings
+from wtal.models.branch import Branch, BranchOutput, Inputs, attended
+from wtal.models.layers import BatchDropout, topk_mean
 
 
 class Conv(nn.Module):
@@ -55,59 +57,50 @@ class ConsensusModule(nn.Module):
         return filtered_BDT, torch.sigmoid(x_BDT[:, 0])
 
 
-class ConsensusNet(nn.Module):
-    """CO2-Net's network and losses for two streams of `width` each, side by side.
+class ConsensusNet(Branch):
+    """CO2-Net's network and losses for two streams of equal width, side by side. DELU has the same network.
 
-    `smooth`: snippets over which class scores and attentions are averaged, an odd number, or 0 (the published
-    ActivityNet version has 13). Its loss expects batches that begin with pairs of videos sharing a class
-    (`pair_sampling`).
+    Its loss expects batches that begin with pairs of videos sharing a class. Raises `UserError` for other streams.
     """
 
     pair_sampling = True
 
-    def __init__(
-        self,
-        width: int,
-        num_classes: int,
-        activation: str,
-        *,
-        weights: dict[str, float],
-        topk_ratio: int = 7,
-        pairs: int = 3,
-        smooth: int = 0,
-        input_dropout: float = 0.0,
-        fusion_dropout: float = 0.7,
-    ) -> None:
+    def __init__(self, settings: CBPSettings, inputs: Inputs, num_classes: int) -> None:
         super().__init__()
-        if smooth and smooth % 2 == 0:
-            raise ValueError(f"smooth must be 0 or odd, got {smooth}")
-        self.smooth = smooth
-        self.width, self.activation, self.topk_ratio, self.pairs = width, activation, topk_ratio, pairs
-        self.weights = weights
+        if len(inputs.widths) != 2 or inputs.widths[0] != inputs.widths[1]:
+            named = zip(settings.streams, inputs.widths, strict=True)
+            raise UserError(
+                f"cbp.name {settings.name!r} needs two streams of equal width, got "
+                + ", ".join(f"{name} of {width}" for name, width in named)
+            )
+        width = self.width = inputs.widths[0]
+        self.settings, self.own = settings, settings.method
         self.feature_dim = 2 * width
         self.appearance, self.motion = ConsensusModule(width), ConsensusModule(width)
         self.fuse = Conv(2 * width, 2 * width, 1)
         self.hidden = Conv(2 * width, 2 * width, 3)
         self.classify = Conv(2 * width, num_classes + 1, 1, activate=False)
-        self.drop_input = BatchDropout(input_dropout)
-        self.drops = nn.ModuleList(BatchDropout(fusion_dropout) for _ in range(3))
+        self.drop_input = BatchDropout(settings.dropout_in)
+        self.drops = nn.ModuleList(BatchDropout(settings.dropout_out) for _ in range(3))
 
     def forward(self, feature_BTX: Tensor, mask_BT: Tensor) -> BranchOutput:
         rgb_BDT, flow_BDT = self.drop_input(feature_BTX).transpose(1, 2).split(self.width, dim=1)
         filtered_rgb_BDT, rgb_attention_BT = self.appearance(rgb_BDT, flow_BDT, mask_BT)
         filtered_flow_BDT, flow_attention_BT = self.motion(flow_BDT, rgb_BDT, mask_BT)
-        if self.smooth:
-            rgb_attention_BT = smoothed(rgb_attention_BT[..., None], mask_BT, self.smooth)[..., 0]
-            flow_attention_BT = smoothed(flow_attention_BT[..., None], mask_BT, self.smooth)[..., 0]
+        if self.own.smooth:
+            rgb_attention_BT = smoothed(rgb_attention_BT[..., None], mask_BT, self.own.smooth)[..., 0]
+            flow_attention_BT = smoothed(flow_attention_BT[..., None], mask_BT, self.own.smooth)[..., 0]
         attention_BT = (rgb_attention_BT + flow_attention_BT) / 2
         joined_BXT = torch.cat([filtered_rgb_BDT, filtered_flow_BDT], dim=1)
         x_BXT = self.drops[1](self.drops[0](self.fuse(joined_BXT)))
         x_BXT = self.drops[2](self.hidden(x_BXT * mask_BT[:, None]))
         logit_BTK = self.classify(x_BXT).transpose(1, 2)
-        if self.smooth:
-            logit_BTK = smoothed(logit_BTK, mask_BT, self.smooth)
+        if self.own.smooth:
+            logit_BTK = smoothed(logit_BTK, mask_BT, self.own.smooth)
         extra = {"logit_BTK": logit_BTK, "rgb_attention_BT": rgb_attention_BT, "flow_attention_BT": flow_attention_BT}
-        log_p_BTC, log_not_p_BTC = attended(logit_BTK[..., :-1], attention_BT, self.activation, logit_BTK[..., -1])
+        log_p_BTC, log_not_p_BTC = attended(
+            logit_BTK[..., :-1], attention_BT, self.settings.activation, logit_BTK[..., -1]
+        )
         suppressed_BTK = suppress(logit_BTK, attention_BT)
         return BranchOutput(
             suppressed_BTK[..., :-1], log_p_BTC, log_not_p_BTC, joined_BXT.transpose(1, 2), attention_BT, extra
@@ -122,9 +115,13 @@ class ConsensusNet(nn.Module):
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """MIL on plain and suppressed scores, co-activity, mutual, norm and guide losses, weighted."""
-        terms = consensus_terms(output, label_BC, mask_BT, self.topk_ratio, self.pairs)
-        total = sum((self.weights[name] * value for name, value in terms.items()), torch.zeros_like(terms["mil"]))
-        return total, terms
+        terms = consensus_terms(output, label_BC, mask_BT, self.own.topk_ratio)
+        return weighted(terms, self.own), terms
+
+
+def weighted(terms: dict[str, Tensor], settings: ConsensusSettings) -> Tensor:
+    """The loss: every term with its weight in the settings, the multiple-instance loss with 1."""
+    return sum((getattr(settings, name) * value for name, value in terms.items() if name != "mil"), terms["mil"])
 
 
 def smoothed(score_BTK: Tensor, mask_BT: Tensor, kernel: int) -> Tensor:
@@ -137,16 +134,6 @@ def suppress(logit_BTK: Tensor, attention_BT: Tensor) -> Tensor:
     """Scores pulled towards their minimum over classes where attention is low: `a (s - min s) + min s`."""
     low_BT1 = logit_BTK.amin(-1, keepdim=True)
     return attention_BT[..., None] * (logit_BTK - low_BT1) + low_BT1
-
-
-def topk_mean(score_BTK: Tensor, mask_BT: Tensor, ratio: int) -> Tensor:
-    """Mean over time of the largest `max(1, T // ratio)` scores, T being each video's real length: `[B, K]`."""
-    masked_BTK = score_BTK.masked_fill(~mask_BT[..., None], float("-inf"))
-    count_B = (mask_BT.sum(1) // ratio).clamp(min=1)
-    most = int(count_B.max())
-    top_BkK = masked_BTK.topk(most, dim=1).values
-    kept_Bk1 = (torch.arange(most, device=score_BTK.device)[None] < count_B[:, None])[..., None]
-    return torch.where(kept_Bk1, top_BkK, 0).sum(1) / count_B[:, None]
 
 
 def mil_loss(score_BTK: Tensor, target_BK: Tensor, mask_BT: Tensor, ratio: int) -> Tensor:
@@ -166,7 +153,7 @@ def guidance(logit_BTK: Tensor, attention_BT: Tensor) -> Tensor:
 
 
 def consensus_terms(
-    output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, ratio: int, pairs: int
+    output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, ratio: int, pairs: int = 3
 ) -> dict[str, Tensor]:
     """All loss terms of CO2-Net by name, unweighted."""
     logit_BTK, attention_BT = output.extra["logit_BTK"], output.attention_BT

@@ -8,44 +8,39 @@ Legend: B videos, T snippets, C classes (K = C + 1 with background).
 import torch
 from torch import Tensor
 
-from wtal.models.branch import BranchOutput
-from wtal.models.cbp.co2net import ConsensusNet, consensus_terms, guidance, suppress
+from wtal.config.models import CBPSettings
+from wtal.models.branch import Branch, BranchOutput, Inputs
+from wtal.models.cbp.co2net import ConsensusNet, consensus_terms, guidance, suppress, weighted
 
 
-class EvidentialNet(torch.nn.Module):
-    """A `ConsensusNet` with two more loss terms: evidential video loss and uncertainty-guided attention.
-
-    `amplitude` is the strength of the curve by which training moves from sure snippets to all; `attention_ratio`
-    sets how many top-attention snippets make the video's evidence.
-    """
+class EvidentialNet(Branch):
+    """A `ConsensusNet` with two more loss terms: evidential video loss and uncertainty-guided attention."""
 
     pair_sampling = True
 
-    def __init__(self, network: ConsensusNet, *, amplitude: float = 0.7, attention_ratio: int = 9) -> None:
+    def __init__(self, settings: CBPSettings, inputs: Inputs, num_classes: int) -> None:
         super().__init__()
-        self.network, self.amplitude, self.attention_ratio = network, amplitude, attention_ratio
-        self.feature_dim = network.feature_dim
+        self.own = settings.method
+        self.network = ConsensusNet(settings, inputs, num_classes)
+        self.feature_dim = self.network.feature_dim
+        self.video_probability = self.network.video_probability
 
     def forward(self, feature_BTX: Tensor, mask_BT: Tensor) -> BranchOutput:
         return self.network(feature_BTX, mask_BT)
-
-    def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
-        return self.network.video_probability(output, mask_BT)
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """CO2-Net's terms plus `evidential` and `uncertainty`."""
-        terms = consensus_terms(output, label_BC, mask_BT, self.network.topk_ratio, self.network.pairs)
+        terms = consensus_terms(output, label_BC, mask_BT, self.own.topk_ratio)
         suppressed_BTK = suppress(output.extra["logit_BTK"], output.attention_BT)
         terms["evidential"] = evidential_loss(
-            suppressed_BTK[..., :-1], output.attention_BT, label_BC, mask_BT, self.attention_ratio
+            suppressed_BTK[..., :-1], output.attention_BT, label_BC, mask_BT, self.own.attention_ratio
         )
         attentions = (output.attention_BT, output.extra["rgb_attention_BT"], output.extra["flow_attention_BT"])
         guide_BT = sum(guidance(output.extra["logit_BTK"], a_BT) for a_BT in attentions) / 3
-        terms["uncertainty"] = uncertainty_guided(suppressed_BTK, guide_BT, mask_BT, progress, self.amplitude)
-        weights = self.network.weights
-        return sum((weights[name] * value for name, value in terms.items()), torch.zeros_like(terms["mil"])), terms
+        terms["uncertainty"] = uncertainty_guided(suppressed_BTK, guide_BT, mask_BT, progress, self.own.amplitude)
+        return weighted(terms, self.own), terms
 
 
 def evidential_loss(score_BTC: Tensor, attention_BT: Tensor, label_BC: Tensor, mask_BT: Tensor, ratio: int) -> Tensor:

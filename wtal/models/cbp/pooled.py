@@ -3,42 +3,42 @@
 Legend: B videos, T snippets, D input width, W feature width, C classes.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.models.branch import BranchOutput, squash
+from wtal.config.models import CBPSettings
+from wtal.models.branch import Branch, BranchOutput, Inputs, squash
 from wtal.models.layers import BatchDropout, MaskedConv1d, TransformerBlock
 from wtal.models.losses import bag_cross_entropy, bag_instance_loss, binary_bag_loss
-from wtal.models.pooling.head import PoolingHead
+from wtal.models.pooling.head import make_pooling
 
 
-class PooledCBP(nn.Module):
+class PooledCBP(Branch):
     """CBP by multiple-instance learning: frame logits pooled over time into the video's class score, equation (1).
 
-    `backbone` maps `[B, T, D]` and the mask to `[B, T, W]` and says its `feature_dim`; `pooling` is a head of
-    `wtal.models.pooling.head`. A head of the logit space trains with (1), one of the probability space with binary
-    cross-entropy, or with the bag+instance loss where `instance_weight` is given. `typical_length` in snippets places
-    the classifier's first bias where the head needs that (noisy-or).
+    `make_backbone` makes, of settings and input width, what maps `[B, T, D]` and the mask to `[B, T, W]` and says its
+    `feature_dim`. A head of the logit space trains with (1), one of the probability space with binary cross-entropy,
+    or with the bag+instance loss where `instance_weight` is set.
     """
-
-    pair_sampling = False
 
     def __init__(
         self,
-        backbone: nn.Module,
-        pooling: PoolingHead,
+        make_backbone: Callable[[CBPSettings, int], nn.Module],
+        settings: CBPSettings,
+        inputs: Inputs,
         num_classes: int,
-        activation: str,
-        typical_length: float = 100.0,
-        instance_weight: float | None = None,
     ) -> None:
         super().__init__()
-        self.backbone, self.pooling = backbone, pooling
-        self.classifier = nn.Linear(backbone.feature_dim, num_classes)
-        nn.init.constant_(self.classifier.bias, pooling.frame_bias(typical_length))
-        self.activation, self.instance_weight = activation, instance_weight
-        self.feature_dim = backbone.feature_dim
+        self.settings = settings
+        self.backbone = make_backbone(settings, inputs.width)
+        self.feature_dim = self.backbone.feature_dim
+        self.pooling = make_pooling(settings.pooling, num_classes, self.feature_dim)
+        self.classifier = nn.Linear(self.feature_dim, num_classes)
+        # noisy-or needs to know how many frames there are
+        nn.init.constant_(self.classifier.bias, self.pooling.frame_bias(inputs.typical_length))
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
         hidden_BTW = self.backbone(feature_BTD, mask_BT)
@@ -46,7 +46,7 @@ class PooledCBP(nn.Module):
         if self.pooling.name == "attentional":
             # this head makes frame evidence of its own, which replaces the classifier's
             logit_BTC = self.pooling(None, mask_BT, hidden_BTW).frame_logit_BTC
-        return BranchOutput(logit_BTC, *squash(logit_BTC, self.activation), hidden_BTW)
+        return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTW)
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
@@ -55,8 +55,8 @@ class PooledCBP(nn.Module):
         pooled = self.pooling(output.logit_BTC, mask_BT, output.feature_BTD)
         if self.pooling.space == "logit":
             bag = bag_cross_entropy(pooled.logit_BC, label_BC)
-        elif self.instance_weight is not None:
-            bag = bag_instance_loss(pooled, label_BC, mask_BT, self.instance_weight)
+        elif self.settings.instance_weight is not None:
+            bag = bag_instance_loss(pooled, label_BC, mask_BT, self.settings.instance_weight)
         else:
             bag = binary_bag_loss(pooled, label_BC)
         return bag + self.pooling.regulariser(), {"bag": bag}
@@ -67,6 +67,15 @@ class PooledCBP(nn.Module):
             return pooled.logit_BC.softmax(-1)
         return pooled.log_p_BC.exp()
 
+    def after_step(self, progress: float) -> None:
+        """Keep learnt exponents inside their bounds and move scheduled ones."""
+        self.pooling.project()
+        self.pooling.set_progress(progress)
+
+    def learnt(self) -> dict[str, list[float]]:
+        """The head's exponents, one a class."""
+        return {f"exponent_{name}": value_C.tolist() for name, value_C in self.pooling.exponents().items()}
+
 
 class TransformerBackbone(nn.Module):
     """Transformer over the snippets (multi-head self-attention, layer norm, MLP), as the paper has it.
@@ -75,14 +84,14 @@ class TransformerBackbone(nn.Module):
     the features: attention over the whole video (`window=0`) lets each frame learn the bag's label.
     """
 
-    def __init__(
-        self, width_in: int, width: int, layers: int, heads: int, window: int, dropout_in: float, dropout_out: float
-    ) -> None:
+    def __init__(self, settings: CBPSettings, width_in: int) -> None:
         super().__init__()
-        self.feature_dim = width
-        self.dropout_in, self.dropout_out = BatchDropout(dropout_in), BatchDropout(dropout_out)
+        width = self.feature_dim = settings.width
+        self.dropout_in, self.dropout_out = BatchDropout(settings.dropout_in), BatchDropout(settings.dropout_out)
         self.project = nn.Linear(width_in, width)
-        self.blocks = nn.ModuleList(TransformerBlock(width, heads, window) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, settings.heads, settings.window) for _ in range(settings.layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
@@ -95,11 +104,11 @@ class TransformerBackbone(nn.Module):
 class ConvolutionBackbone(nn.Module):
     """One convolution over time between two dropouts: local by construction."""
 
-    def __init__(self, width_in: int, width: int, kernel: int, dropout_in: float, dropout_out: float) -> None:
+    def __init__(self, settings: CBPSettings, width_in: int) -> None:
         super().__init__()
-        self.feature_dim = width
-        self.dropout_in, self.dropout_out = BatchDropout(dropout_in), BatchDropout(dropout_out)
-        self.convolution = MaskedConv1d(width_in, width, kernel)
+        self.feature_dim = settings.width
+        self.dropout_in, self.dropout_out = BatchDropout(settings.dropout_in), BatchDropout(settings.dropout_out)
+        self.convolution = MaskedConv1d(width_in, settings.width, settings.kernel)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         return self.dropout_out(F.relu(self.convolution(self.dropout_in(x_BTD), mask_BT)))
@@ -108,12 +117,11 @@ class ConvolutionBackbone(nn.Module):
 class MultiScaleBackbone(nn.Module):
     """Convolutions of several dilations side by side, joined by a linear layer: short and long actions at once."""
 
-    def __init__(
-        self, width_in: int, width: int, dilations: tuple[int, ...], dropout_in: float, dropout_out: float
-    ) -> None:
+    def __init__(self, settings: CBPSettings, width_in: int) -> None:
         super().__init__()
+        width, dilations = settings.width, settings.dilations
         self.feature_dim = width
-        self.dropout_in, self.dropout_out = BatchDropout(dropout_in), BatchDropout(dropout_out)
+        self.dropout_in, self.dropout_out = BatchDropout(settings.dropout_in), BatchDropout(settings.dropout_out)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(width_in, width, 3, padding=dilation, dilation=dilation) for dilation in dilations
         )

@@ -7,55 +7,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wtal.models.branch import BranchOutput, at_least_float32, attended
-from wtal.models.cbp.co2net import topk_mean
-from wtal.models.layers import BatchDropout, MaskedConv1d
+from wtal.config.models import CBPSettings
+from wtal.models.branch import Branch, BranchOutput, Inputs, at_least_float32, attended
+from wtal.models.layers import BatchDropout, MaskedConv1d, topk_mean
 
 
-class MagnitudeNet(nn.Module):
+class MagnitudeNet(Branch):
     """UM's network and losses. The frame probability is the class probability by `activation` (published: softmax over
     classes) times the scaled feature magnitude.
 
-    `width`: of its features; published is that of the input. `margin`: the magnitude that foreground is pushed to,
-    background to 0; none is 100 at width 2048, as published, times the root of width / 2048 (the norm of features of
-    equal size grows so). `action_ratio`, `background_ratio`: T over how many snippets count as each.
+    Foreground is pushed to the margin, background to magnitude 0. The published margin is 100 at width 2048; elsewhere
+    it is that times the root of width / 2048, for the norm of features of equal size grows so.
     """
 
-    pair_sampling = False
-
-    def __init__(
-        self,
-        width_in: int,
-        num_classes: int,
-        activation: str = "softmax",
-        *,
-        width: int | None = None,
-        margin: float | None = None,
-        action_ratio: int = 9,
-        background_ratio: int = 4,
-        magnitude_weight: float = 5e-4,
-        background_weight: float = 1.0,
-        input_dropout: float = 0.0,
-        feature_dropout: float = 0.7,
-        selection_dropout: float = 0.7,
-    ) -> None:
+    def __init__(self, settings: CBPSettings, inputs: Inputs, num_classes: int) -> None:
         super().__init__()
-        width = width or width_in
-        self.margin = 100.0 * (width / 2048) ** 0.5 if margin is None else margin
-        self.activation = activation
-        self.action_ratio, self.background_ratio = action_ratio, background_ratio
-        self.magnitude_weight, self.background_weight = magnitude_weight, background_weight
-        self.feature_dim = width
-        self.embed = MaskedConv1d(width_in, width, 3)
+        own = self.own = settings.method
+        self.activation = settings.activation
+        width = self.feature_dim = own.width or inputs.width
+        self.margin = 100.0 * (width / 2048) ** 0.5 if own.margin is None else own.margin
+        self.embed = MaskedConv1d(inputs.width, width, 3)
         self.classify = nn.Linear(width, num_classes, bias=False)
-        self.drop_input, self.drop_features = BatchDropout(input_dropout), BatchDropout(feature_dropout)
-        self.drop_selection = BatchDropout(selection_dropout)
+        self.drop_input, self.drop_features = BatchDropout(settings.dropout_in), BatchDropout(settings.dropout_out)
+        self.drop_selection = BatchDropout(0.7)
 
     def forward(self, feature_BTD: Tensor, mask_BT: Tensor) -> BranchOutput:
         hidden_BTD = F.relu(self.embed(self.drop_input(feature_BTD), mask_BT))
         class_BTC = self.classify(self.drop_features(hidden_BTD))
         magnitude_BT = at_least_float32(hidden_BTD).norm(dim=-1)
-        scaled_BT = scaled_magnitude(magnitude_BT, mask_BT, self.action_ratio, self.background_ratio)
+        scaled_BT = scaled_magnitude(magnitude_BT, mask_BT, self.own.action_ratio, self.own.background_ratio)
         log_p_BTC, log_not_p_BTC = attended(class_BTC, scaled_BT, self.activation)
         extra = {
             "class_BTC": class_BTC,
@@ -84,10 +64,10 @@ class MagnitudeNet(nn.Module):
             length = len(real_T)
             kept_T = keep_BT[row, real_T]
             size_T = magnitude_BT[row, real_T]
-            act = (kept_T * size_T).topk(max(1, length // self.action_ratio)).indices
-            rest = (kept_T * (largest_B1[row] - size_T)).topk(max(1, length // self.background_ratio)).indices
+            act = (kept_T * size_T).topk(max(1, length // self.own.action_ratio)).indices
+            rest = (kept_T * (largest_B1[row] - size_T)).topk(max(1, length // self.own.background_ratio)).indices
             hidden_TD, score_TC = output.feature_BTD[row, real_T], class_BTC[row, real_T]
-            top = max(1, length // self.action_ratio)
+            top = max(1, length // self.own.action_ratio)
             action.append(score_TC.topk(top, dim=0).values.mean(0).softmax(-1))
             background.append(score_TC[rest].mean(0).softmax(-1))
             action_norm.append(hidden_TD[act].mean(0).norm())
@@ -98,12 +78,12 @@ class MagnitudeNet(nn.Module):
         bag = _cross_entropy(action_BC, target_BC)
         uniform = _cross_entropy(background_BC, torch.full_like(background_BC, 1 / classes))
         margin = (F.relu(self.margin - torch.stack(action_norm)) + torch.stack(background_norm)).square().mean()
-        total = bag + self.magnitude_weight * margin + self.background_weight * uniform
+        total = bag + self.own.magnitude_weight * margin + self.own.background_weight * uniform
         return total, {"bag": bag, "magnitude": margin, "uniform": uniform}
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
         """Softmax over classes of the mean of the top `T // action_ratio` class scores: `[B, C]`."""
-        return topk_mean(output.extra["class_BTC"], mask_BT, self.action_ratio).softmax(-1)
+        return topk_mean(output.extra["class_BTC"], mask_BT, self.own.action_ratio).softmax(-1)
 
 
 def scaled_magnitude(magnitude_BT: Tensor, mask_BT: Tensor, action_ratio: int, background_ratio: int) -> Tensor:

@@ -9,48 +9,15 @@ F sums' width, H hidden.
 """
 
 import math
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
+from wtal.config.video_classifier import VideoClassifierSettings
 from wtal.models.video_classifier.aggregation import Aggregator
 from wtal.models.video_classifier.gating import ClassScores, ContextGating, Logistic, MixtureOfExperts, normalise_rows
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoClassifierSettings:
-    """The video-level classifier."""
-
-    aggregation: Literal["netvlad", "netrvlad", "netfv", "netfv_loupe", "soft_dbow", "mean"] = "netvlad"
-    """Frames to descriptor."""
-    clusters: int = 32
-    """Clusters of the first stream; each further stream has half (at least 1), as the paper gives audio
-    half."""
-    hidden: int = 256
-    """Width of the joined descriptor behind the linear layer (the paper: 1024)."""
-    classifier: Literal["logistic", "moe"] = "moe"
-    """One sigmoid per class, or a mixture of experts."""
-    experts: int = 2
-    """Experts per class, besides the dummy that says 0."""
-    gate_features: bool = True
-    """Context Gating behind the linear layer."""
-    gate_classes: bool = False
-    """Context Gating behind the classifier. It only lowers probabilities, so thresholds must be chosen
-    anew."""
-    remove_diagonal: bool = False
-    """Keep an activation from gating itself."""
-    batch_norm: bool = True
-    """Batch normalisation in assignment, linear layer and gates."""
-    input_norm: bool = True
-    """Batch normalisation of the frame features first."""
-
-    def __post_init__(self) -> None:
-        for name in ("clusters", "hidden", "experts"):
-            if getattr(self, name) < 1:
-                raise UserError(f"video classifier: {name} must be at least 1, got {getattr(self, name)}")
 
 
 class StreamSums(NamedTuple):

@@ -6,24 +6,20 @@ manifest says. Results lie in `<run>/results/`, each with the inputs that it was
 
 import contextlib
 import multiprocessing
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
-from wtal.config.load import Config
-from wtal.config.models import OWN, PUBLISHED
+from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.annotations import AnnotationSet
 from wtal.training.folder import RunFolder, first_difference
 from wtal.training.schedule import plan
-
-Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -58,47 +54,7 @@ class Inputs:
 
 def shaping_hash(config: Config) -> str:
     """Hash of everything that shapes a run's training."""
-    return _hash(plain(config))
-
-
-def _hash(values: Mapping[str, Any]) -> str:
-    return hash8({k: v for k, v in values.items() if k not in ("out", "inference", "evaluation", "sandbox")})
-
-
-def with_known_runs(configs: Mapping[Key, Config], folder: Path) -> dict[Key, Config]:
-    """The configurations, moved to the finished runs in `folder` that have the same settings under another name.
-
-    A setting that came to wtal after a run was made has its default in it, but not in its folder's name.
-    """
-    if all(Path(config.out).is_dir() for config in configs.values()):
-        return dict(configs)
-    known: dict[str, Path] = {}
-    for path in sorted(folder.glob("*/config.yaml")):
-        run = RunFolder(path.parent)
-        try:
-            config = run.config()
-        except UserError:
-            continue  # of a version whose settings are not today's: no run of these configurations
-        if finished(run, config):
-            known[_meaning(config)] = run.path
-    return {
-        key: config
-        if Path(config.out).is_dir() or (name := _meaning(config)) not in known
-        else replace(config, out=str(known[name]))
-        for key, config in configs.items()
-    }
-
-
-def _meaning(config: Config) -> str:
-    """`shaping_hash`, but the same for settings that are written in two ways and mean one thing."""
-    values = plain(config)
-    if config.cbp.name in OWN:
-        cbp = {key: value for key, value in values["cbp"].items() if key not in (*PUBLISHED, "um_margin")}
-        # before a null was allowed, these were the defaults
-        for name, default in (("dropout_in", 0.5), ("dropout_out", 0.6)):
-            cbp[name] = default if cbp[name] is None else cbp[name]
-        values["cbp"] = cbp
-    return _hash(values)
+    return hash8({k: v for k, v in plain(config).items() if k not in ("out", "inference", "evaluation", "sandbox")})
 
 
 def finished(run: RunFolder, config: Config) -> bool:
@@ -114,7 +70,7 @@ def inputs_now(config: Config) -> Inputs:
     from wtal.training.run import inputs_of
 
     annotations = load_annotations(config.data)
-    features = open_features(config)
+    features = open_features(config.data)
     parts = split(annotations, config.data)
     ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
     # training itself refuses what it lacks; a finished one needs nothing any more
@@ -127,7 +83,7 @@ def inputs_now(config: Config) -> Inputs:
             "nothing to measure; see data.test_subset"
         )
     return Inputs(
-        inputs_of(config, features),
+        inputs_of(config.data, features),
         AnnotationSet(parts.test.classes, known),
         {"test": len(missing), "training": len(untrained)},
     )
@@ -204,7 +160,7 @@ def trained(config: Config) -> RunFolder:
         return run
     if (run.path / "config.yaml").is_file():
         # what does not shape a training is no reason to refuse to go on with it
-        before = run.config()
+        before = config_of_run(run.path)
         config = replace(config, inference=before.inference, evaluation=before.evaluation, sandbox=before.sandbox)
     from wtal.training.run import train
 
@@ -213,24 +169,18 @@ def trained(config: Config) -> RunFolder:
 
 def execute(job: Job) -> None:
     """Train a job's run where it is not finished, and write each of its measurements."""
-    from wtal.datasets.features import open_features
+    from wtal.runs.localizer import Localizer
     from wtal.runs.measure import measure
-    from wtal.runs.predict import classified, load_scores, other_row, predict_run
+    from wtal.runs.predict import predict_run
 
     config = job.config
     run = trained(config)
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
-    inputs, features = inputs_now(config), open_features(config)
-    ids = list(inputs.truth.videos)
-    other = other_row(config)
+    inputs = inputs_now(config)
     ends = [record for record in run.records() if record["kind"] == "phase_end"]
     exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
     for row, infer in job.measures:
-        changed = build(Config, override(plain(config), infer))
-        rows = {
-            name: classified(changed, load_scores(run, name, ids), features, inputs.truth.classes)
-            for name in {row, *([other] if other else [])}
-        }
-        values: dict[str, Any] = measure(changed, inputs.truth, rows[row], rows[other] if other else None)
+        localizer = Localizer(run, build(Config, override(plain(config), infer)), inputs.truth)
+        values = measure(localizer, row, inputs.truth)
         write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

@@ -4,20 +4,22 @@ A variant's run is found again by its settings, so tables share runs, and a seco
 of other inputs (annotations, feature streams) are refused; a measurement keeps the inputs that it was made from.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, write_json
 from wtal.config.load import Config, load_config
 from wtal.config.strict import build, override, plain
 from wtal.models.pooling.head import POOLINGS
-from wtal.runs.ablation.jobs import Job, result_file, run_all, shaping_hash, with_known_runs
+from wtal.runs.ablation.jobs import Job, result_file, run_all, shaping_hash
 from wtal.runs.measure import mean_and_spread
+from wtal.runs.rows import rows_behind
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Variant:
     train: tuple[str, ...] = ()
     """Settings changed for training."""
     row: str = "ours"
-    """Whose scores: a row of `wtal.training.folder.ROWS`."""
+    """Whose scores: a row of `wtal.runs.rows.ROWS`."""
     infer: tuple[str, ...] = field(default=())
     """Settings changed for inference alone."""
 
@@ -103,10 +105,24 @@ TABLES: dict[str, list[Variant]] = {
 }
 
 
+class AblationTable(dict[str, Any]):
+    """A table as JSON data: `rows` holds per variant mean and spread over seeds of every figure, and each seed's."""
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row a variant: mean and spread of each figure, as fractions; a single seed has no spread."""
+        import pandas
+
+        cells = [
+            {f"{key} {part}": value for key, figure in row["figures"].items() for part, value in figure.items()}
+            for row in self["rows"]
+        ]
+        return pandas.DataFrame(cells, pandas.Index([row["name"] for row in self["rows"]], name="variant"))
+
+
 def run_table(
     name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int
-) -> dict:
-    """Train and measure what is missing of a table; returns it as data (see `collect`), also written to `out`.
+) -> AblationTable:
+    """Train and measure what is missing of a table, which is also written to `out`.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
     Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
@@ -119,15 +135,14 @@ def run_table(
     if len(set(seeds)) < len(seeds):
         raise UserError(f"a seed is given twice ({', '.join(map(str, seeds))}): it would count as two trainings")
     base = load_config(config_name, overrides)
-    configs = configurations(TABLES[name], base, seeds, out)
+    configs = {(v.name, seed): variant_config(base, v, seed, out) for v in TABLES[name] for seed in seeds}
     _check_rows(name, TABLES[name], configs)
     left_out = run_all(list(jobs_of(TABLES[name], configs).values()), jobs, name)
     table = collect(name, TABLES[name], base.evaluation.protocol, configs, left_out)
     write_json(out / f"{name}.json", table)
-    with atomic_write(out / f"{name}.md", "w") as stream:
-        stream.write(markdown(table))
-    with atomic_write(out / f"{name}.csv", "w") as stream:
-        stream.write(comma_separated(table))
+    for suffix, text in (("md", markdown(table)), ("csv", table.to_frame().to_csv())):
+        with atomic_write(out / f"{name}.{suffix}", "w") as stream:
+            stream.write(text)
     return table
 
 
@@ -138,12 +153,7 @@ def variant_config(base: Config, variant: Variant, seed: int, out: Path) -> Conf
 
 
 Configurations = dict[tuple[str, int], Config]
-
-
-def configurations(variants: Sequence[Variant], base: Config, seeds: Sequence[int], out: Path) -> Configurations:
-    """(variant's name, seed) -> its configuration, in the run folder that holds its run or will."""
-    configs = {(variant.name, seed): variant_config(base, variant, seed, out) for variant in variants for seed in seeds}
-    return with_known_runs(configs, out / "runs")
+"""(variant's name, seed) -> its configuration."""
 
 
 def jobs_of(variants: Sequence[Variant], configs: Configurations) -> dict[str, Job]:
@@ -159,12 +169,10 @@ def jobs_of(variants: Sequence[Variant], configs: Configurations) -> dict[str, J
 
 
 def _check_rows(table: str, variants: Sequence[Variant], configs: Configurations) -> None:
-    from wtal.runs.predict import check_row
-
     for variant in variants:
         config = next(config for (name, _), config in configs.items() if name == variant.name)
         try:
-            check_row(build(Config, override(plain(config), variant.infer)), variant.row)
+            rows_behind(build(Config, override(plain(config), variant.infer)), variant.row)
         except UserError as error:
             raise UserError(
                 f"{table}, {variant.name!r} with schedule.strategy={config.schedule.strategy}: {error}"
@@ -173,8 +181,8 @@ def _check_rows(table: str, variants: Sequence[Variant], configs: Configurations
 
 def collect(
     name: str, variants: Sequence[Variant], protocol: str, configs: Configurations, left_out: Mapping[str, int]
-) -> dict[str, Any]:
-    """The measurements of a table: per variant, mean and spread over seeds of every figure, and each seed's values.
+) -> AblationTable:
+    """The measurements of a table.
 
     The spread of a single seed is None. `left_out`: videos without features, by part (see `run_all`).
     """
@@ -192,7 +200,7 @@ def collect(
             figures[key] = {"mean": mean, "spread": spread if len(flat) > 1 else None}
         by_seed = dict(zip(map(str, seeds), results, strict=True))
         lines.append({"name": variant.name, "figures": figures, "seeds": by_seed})
-    return {"table": name, "protocol": protocol, "seeds": seeds, "left_out": dict(left_out), "rows": lines}
+    return AblationTable(table=name, protocol=protocol, seeds=seeds, left_out=dict(left_out), rows=lines)
 
 
 def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
@@ -210,7 +218,7 @@ def markdown(table: Mapping[str, Any]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     said = [
         f"{table['table']}, protocol `{table['protocol']}`, seeds {', '.join(map(str, table['seeds']))}; percent, "
-        "mean ± standard deviation",
+        "mean ± standard deviation"
     ]
     if phrase := left_out_phrase(table):
         said += ["", phrase]
@@ -229,14 +237,3 @@ def left_out_phrase(table: Mapping[str, Any]) -> str:
     """How many videos have no features and are in none of the figures; empty where all have."""
     counts = [f"{count} {part}" for part, count in table["left_out"].items() if count]
     return f"without features, and left out: {' and '.join(counts)} videos" if counts else ""
-
-
-def comma_separated(table: Mapping[str, Any]) -> str:
-    """The same as CSV: name, then mean and spread of each figure, as fractions; no spread: an empty field."""
-    keys = list(table["rows"][0]["figures"])
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["variant", *(f"{key} {part}" for key in keys for part in ("mean", "spread"))])
-    for row in table["rows"]:
-        writer.writerow([row["name"], *(row["figures"][key][part] for key in keys for part in ("mean", "spread"))])
-    return text.getvalue()

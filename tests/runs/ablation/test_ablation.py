@@ -1,0 +1,206 @@
+"""Ablation tables: which runs they share, that a second call trains nothing, mean and spread from the seeds' values,
+and what becomes of changed inputs, missing features and runs of an older version."""
+
+import csv
+import json
+import statistics
+
+import pandas
+import pytest
+
+from feature_extraction.errors import UserError
+from feature_extraction.store.stream import open_streams
+from wtal.commands.main import main
+from wtal.config.load import load_config
+from wtal.config.strict import dump
+from wtal.runs.ablation import jobs as ablation_runs
+from wtal.runs.ablation.tables import (
+    TABLES,
+    jobs_of,
+    markdown,
+    run_table,
+    variant_config,
+)
+
+
+@pytest.fixture
+def config_file(make_config, world):
+    path = world / "small.yaml"
+    path.write_text(dump(make_config("unused", cbp={"dropout_out": 0.1})), encoding="utf-8")
+    return str(path)
+
+
+def jobs(table, base, seeds, world):
+    configs = {(v.name, seed): variant_config(base, v, seed, world / "ablate") for v in TABLES[table] for seed in seeds}
+    return jobs_of(TABLES[table], configs)
+
+
+def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world):
+    base = load_config(config_file)
+    assert len(jobs("table3", base, [0, 1], world)) == 2
+    # alternate, only_f and only_b, whatever the fusion
+    assert len(jobs("table4", base, [0], world)) == 3
+    ours = variant_config(base, TABLES["table3"][-1], 0, world / "ablate")
+    assert ours.out == variant_config(base, TABLES["table5"][-1], 0, world / "ablate").out
+    assert ours.out != variant_config(base, TABLES["table3"][-1], 1, world / "ablate").out
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_variant_is_a_valid_configuration(table, config_file, world):
+    base = load_config(config_file)
+    names = [variant.name for variant in TABLES[table]]
+    assert len(set(names)) == len(names)
+    for variant in TABLES[table]:
+        assert variant_config(base, variant, 0, world).seed == 0
+
+
+def test_table4_runs_resumes_and_reports(config_file, world, monkeypatch):
+    out = world / "ablate"
+    table = run_table("table4", config_file, [], [0, 1], out, jobs=1)
+    assert [row["name"] for row in table["rows"]] == [variant.name for variant in TABLES["table4"]]
+    for row in table["rows"]:
+        values = [seed["average_mAP"] for seed in row["seeds"].values()]
+        assert row["figures"]["average_mAP"]["mean"] == pytest.approx(statistics.mean(values))
+        assert row["figures"]["average_mAP"]["spread"] == pytest.approx(statistics.stdev(values))
+    by_name = {row["name"]: row for row in table["rows"]}
+    assert by_name["only B, CBP"]["seeds"] == by_name["warm-up only"]["seeds"]
+    assert by_name["only F, CBP"]["seeds"] != by_name["only F, average fusion"]["seeds"]
+    assert (out / "table4.md").read_text() == markdown(table)
+    frame = pandas.read_csv(out / "table4.csv", index_col="variant")
+    pandas.testing.assert_frame_equal(frame, table.to_frame())
+
+    monkeypatch.setattr(ablation_runs, "execute", lambda job: pytest.fail("a finished run was run again"))
+    assert run_table("table4", config_file, [], [0, 1], out, jobs=1) == table
+
+
+def test_bad_requests_are_named(config_file, world):
+    with pytest.raises(UserError, match="unknown table 'table9'"):
+        run_table("table9", config_file, [], [0], world, 1)
+    with pytest.raises(UserError, match="no seed"):
+        run_table("table4", config_file, [], [], world, 1)
+    with pytest.raises(UserError, match="seed is given twice"):
+        run_table("table4", config_file, [], [0, 1, 0], world, 1)
+
+
+QUICK = ["schedule.warmup_steps=2", "schedule.rounds=1", "schedule.b_steps=2", "schedule.f_steps=2"]
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """`no_training()`: from now on a test that trains fails."""
+
+    def forbid():
+        monkeypatch.setattr("wtal.training.run.train", lambda config: pytest.fail("trained"))
+
+    return forbid
+
+
+def test_other_inputs_are_refused_and_never_given_old_numbers(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    path = world / "annotations.json"
+    before = path.read_text()
+    content = json.loads(before)
+    for video in content["database"].values():
+        for annotation in video["annotations"]:
+            annotation["segment"] = [0.0, 0.64]
+    path.write_text(json.dumps(content))
+    no_training()
+    with pytest.raises(UserError, match=r"trained from other inputs \(inputs.annotations was .*--out"):
+        run_table("table3", config_file, QUICK, [0], out, 1)
+    path.write_text(before)
+    assert run_table("table3", config_file, QUICK, [0], out, 1) == first
+
+
+def test_results_that_do_not_say_their_inputs_are_measured_again_without_training(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    for path in out.glob("runs/*/results/*.json"):
+        result = json.loads(path.read_text())
+        del result["inputs"]
+        path.write_text(json.dumps({**result, "average_mAP": 99.0}))
+    no_training()
+    assert run_table("table3", config_file, QUICK, [0], out, 1) == first
+
+
+def test_other_inference_settings_are_measured_on_the_runs_that_are_there(config_file, world, no_training):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    no_training()
+    other = run_table("table3", config_file, [*QUICK, "inference.thresholds=[0.9]"], [0], out, 1)
+    assert other["rows"][0]["seeds"] != first["rows"][0]["seeds"]
+
+
+def test_test_videos_without_features_are_left_out_and_counted(config_file, world, capsys):
+    (stream,) = open_streams(world / "features", ["rgb"]).values()
+    stream.array_path("validation_12").unlink()
+    out = world / "ablate"
+    command = ["ablate", "table3", config_file, *QUICK, "--seeds", "0", "--jobs", "1", "--out", str(out)]
+    assert main([*command, "data.missing=error"]) == 2
+    assert "validation_12" in capsys.readouterr().err
+    assert main([*command, "data.missing=skip"]) == 3
+    shown = capsys.readouterr()
+    assert "without features, and left out: 1 test videos" in shown.out
+    assert shown.err.count("left out: 1 test videos") == 1 and "Traceback" not in shown.err
+    table = json.loads((out / "table3.json").read_text())
+    assert table["left_out"] == {"test": 1, "training": 0}
+
+    # the same as an annotation without that video
+    path = world / "annotations.json"
+    content = json.loads(path.read_text())
+    del content["database"]["validation_12"]
+    path.write_text(json.dumps(content))
+    assert run_table("table3", config_file, QUICK, [0], world / "other", 1)["rows"] == table["rows"]
+
+
+def test_a_row_that_the_strategy_lacks_is_refused_before_training(config_file, world, no_training):
+    no_training()
+    with pytest.raises(UserError, match="'VLP after the last B step' with schedule.strategy=warmup_only: row 'vlp'"):
+        run_table("table3", config_file, ["schedule.strategy=warmup_only"], [0], world / "ablate", 1)
+
+
+def test_tables_have_every_threshold_and_no_spread_of_one_seed(config_file, world):
+    out = world / "ablate"
+    table = run_table("table3", config_file, QUICK, [0], out, 1)
+    with open(out / "table3.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    wanted = [f"mAP@0.{n}" for n in range(1, 8)]
+    lines = (out / "table3.md").read_text().splitlines()
+    header = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert header == ["", *wanted, "average", "fg mIoU", "bg mIoU"]
+    assert len({len(line) for line in lines[2:]}) == 1, "columns are aligned"
+    for row, line, kept in zip(rows, lines[4:], table["rows"], strict=True):
+        figures = kept["seeds"]["0"]
+        values = [figures["mAP"][name.removeprefix("mAP@")] for name in wanted] + [figures["average_mAP"]]
+        assert [float(row[f"{name} mean"]) for name in [*wanted, "average_mAP"]] == values
+        assert {row[f"{name} spread"] for name in [*wanted, "average_mAP"]} == {""}
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1:9] == [f"{100 * value:.1f} ± –" for value in values]
+
+
+def test_an_unfinished_run_goes_on_under_other_inference_settings(config_file, world):
+    out = world / "ablate"
+    first = run_table("table3", config_file, QUICK, [0], out, 1)
+    for path in out.glob("runs/*/checkpoints/*.pt"):
+        path.unlink()
+    again = run_table("table3", config_file, [*QUICK, "inference.gamma=0.0", "inference.max_detections=1"], [0], out, 1)
+    assert len(list((out / "runs").iterdir())) == 1
+    assert again["rows"][-1]["seeds"]["0"]["fg_miou"] == first["rows"][-1]["seeds"]["0"]["fg_miou"]
+
+
+def test_two_processes_measure_what_one_does(config_file, world):
+    one = run_table("table3", config_file, QUICK, [0, 1], world / "one", 1)
+    assert run_table("table3", config_file, QUICK, [0, 1], world / "two", 2) == one
+
+
+def test_a_video_classifier_speaks_in_the_table_as_in_the_summary(config_file, world):
+    classifier = world / "classifier"
+    command = ["train-video-classifier", config_file, "--out", str(classifier), "--set", "epochs=1"]
+    assert main([*command, "--set", "model.clusters=2"]) == 0
+    plain = run_table("table3", config_file, QUICK, [0], world / "plain", 1)
+    chosen = [f"inference.video_classifier={classifier}"]
+    table = run_table("table3", config_file, [*QUICK, *chosen], [0], world / "chosen", 1)
+    (summary,) = (world / "chosen" / "runs").glob("*/summary.json")
+    ours = table["rows"][-1]["seeds"]["0"]["average_mAP"]
+    assert ours == json.loads(summary.read_text())["rows"]["ours"]["average_mAP"]
+    assert ours != plain["rows"][-1]["seeds"]["0"]["average_mAP"]

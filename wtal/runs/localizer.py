@@ -1,0 +1,265 @@
+"""A trained run as an object: checkpoint to scores to detections, one video in memory at a time.
+
+    scores/<row>/<video id>.npz   scores of one video
+    scores/<row>.json             what made them: weights, score rule, feature streams; others are made anew
+
+Legend: T snippets, C classes.
+"""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from feature_extraction.errors import UserError, reason_of
+from feature_extraction.files import read_json, write_json
+from feature_extraction.networks.towers import pick_device
+from wtal.config.inference import expand_assignments
+from wtal.config.load import Config, config_of_run
+from wtal.config.strict import assignments, build, override, plain
+from wtal.datasets.annotations import AnnotationSet, Detections
+from wtal.datasets.features import FeatureSet, open_features
+from wtal.datasets.formats.by_name import load_annotations
+from wtal.inference.detect import detect, fuse
+from wtal.inference.scores import VideoScores, frame_scores, score_videos
+from wtal.models.build import Branches, build_branches
+from wtal.models.streams import StreamedBranch
+from wtal.runs.new_videos import extract_streams, extractions_of
+from wtal.runs.rows import ROWS, RowSource, row_sources, rows_behind
+from wtal.training.folder import RunFolder, load_checkpoint
+
+if TYPE_CHECKING:
+    import pandas
+
+    from wtal.training.video_classifier import TrainedVideoClassifier
+
+Videos = str | Path | Sequence[str | Path]
+
+
+class Localizer:
+    """A trained run. Networks are loaded at the first use and kept."""
+
+    def __init__(self, run: RunFolder, config: Config, annotations: AnnotationSet) -> None:
+        self.run, self.config, self.annotations = run, config, annotations
+        self._branches: Branches | None = None
+        self._held: dict[str, str | None] = {}  # branch: the checkpoint whose weights it has
+
+    def __repr__(self) -> str:
+        return f"Localizer({self.run.path}, {len(self.classes)} classes, cbp {self.config.cbp.name})"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the scores' columns."""
+        return self.annotations.classes
+
+    def detect(self, videos: Videos, store: str | Path | None = None) -> Detections:
+        """Detections of video files (or of all videos in a folder) by video id, surest first; times in seconds.
+
+        Features are extracted as for training and kept in `store` (default: `features-new` in the run folder), so
+        that a second call is quick. Raises `UserError` naming a video that cannot be read, once the others' features
+        are there.
+        """
+        return self.detections(self.scores(videos, store))
+
+    def scores(self, videos: Videos, store: str | Path | None = None) -> Iterator[tuple[str, VideoScores]]:
+        """Frame and video probabilities behind the detections: (video id, scores), one video at a time."""
+        features, ids, failed = self.extract(videos, store)
+        if failed:
+            named = "; ".join(f"{video_id} ({why})" for video_id, why in sorted(failed.items()))
+            raise UserError(f"{len(failed)} videos cannot be read: {named}")
+        yield from self.score("ours", features, ids)
+
+    def metrics(self) -> "pandas.DataFrame":
+        """What training logged (`metrics.jsonl`), a row a record."""
+        import pandas
+
+        return pandas.DataFrame(self.run.records())
+
+    def extract(
+        self, videos: Videos, store: str | Path | None = None, row: str = "ours"
+    ) -> tuple[FeatureSet, list[str], dict[str, str]]:
+        """Features of new videos, the ids that have them, and the others with the reasons.
+
+        What can be told without them (a missing checkpoint, a stream that nobody can make) is refused before anything
+        is extracted.
+        """
+        extractions = extractions_of(self.config)
+        for checkpoint in (self.sources[name].checkpoint for name in rows_behind(self.config, row)):
+            if checkpoint is not None and not self._checkpoint(checkpoint).is_file():
+                raise UserError(f"{self._checkpoint(checkpoint)}: no such checkpoint; has `wtal train` got that far?")
+        _ = self._device, self._classifier
+        places = [Path(videos)] if isinstance(videos, (str, Path)) else [Path(video) for video in videos]
+        return extract_streams(places, Path(store or self.run.path / "features-new"), extractions)
+
+    def detections(self, scored: Iterable[tuple[str, VideoScores]]) -> Detections:
+        """Detections of scored videos (`scores`, `score`, `stored`) by video id, surest first; times in seconds."""
+        # what is fused is fused already
+        settings = replace(self.config.inference, fusion="none")
+        return Detections({video_id: detect(own, self.classes, settings) for video_id, own in scored})
+
+    def score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
+        """Scores of a row as detection sees them: with the video classifier's classes, fused, as the settings say."""
+        behind = [self._score(name, features, ids) for name in rows_behind(self.config, row)]
+        for scored in zip(*behind, strict=True):
+            yield scored[0][0], self._seen(features, *scored)
+
+    def stored(self, row: str, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
+        """What `score` gives, from the run's score files. Raises `UserError` for those that do not fit the classes."""
+        behind = rows_behind(self.config, row)
+        features = self._features if self._classifier else None
+        for video_id in ids:
+            yield video_id, self._seen(features, *((video_id, self._load(name, video_id)) for name in behind))
+
+    def stored_rows(self, video_id: str) -> dict[str, VideoScores]:
+        """What `stored` gives of one video, by every row that was scored."""
+        rows = [row for row in ROWS if self.run.scores(row, video_id).is_file()]
+        return {row: own for row in rows for _, own in self.stored(row, [video_id])}
+
+    def write(self, features: FeatureSet, ids: Sequence[str]) -> None:
+        """Score all rows into the run's `scores/` folder; videos that are there already are skipped.
+
+        Scores that other weights, another rule or other feature streams made, or that do not say, are made anew.
+        """
+        for row, source in self.sources.items():
+            branch = self._branch(row, features)
+            _drop_foreign(self.run, row, made_from(branch, source.rule, features))
+            missing = [video_id for video_id in ids if not self.run.scores(row, video_id).is_file()]
+            for video_id, scores in self._score(row, features, missing):
+                scores.save(self.run.scores(row, video_id))
+
+    @functools.cached_property
+    def sources(self) -> dict[str, RowSource]:
+        """Where the scores of each row of this run come from."""
+        return row_sources(self.config, self.run)
+
+    @functools.cached_property
+    def _device(self) -> torch.device:
+        return pick_device(self.config.training.device, kinds=())
+
+    @functools.cached_property
+    def _features(self) -> FeatureSet:
+        return open_features(self.config.data)
+
+    @functools.cached_property
+    def _classifier(self) -> "TrainedVideoClassifier | None":
+        if not self.config.inference.video_classifier:
+            return None
+        from wtal.training.video_classifier import load_video_classifier
+
+        return load_video_classifier(Path(self.config.inference.video_classifier))
+
+    def _score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
+        branch, rule = self._branch(row, features), self.sources[row].rule
+        scored = score_videos(branch, features, ids, self._device) if ids else ()
+        bar = tqdm(scored, ROWS[row].name, len(ids), unit="video", disable=None if ids else True)
+        for video_id, (output, mask_BT) in zip(ids, bar, strict=True):
+            attention_BT = output.attention_BT
+            yield (
+                video_id,
+                VideoScores(
+                    frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
+                    video_C=branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
+                    grid=features.grid,
+                    duration=features.duration(video_id),
+                    attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),
+                    classes=self.classes,
+                ),
+            )
+
+    def _branch(self, row: str, features: FeatureSet) -> StreamedBranch:
+        """The branch of a row with its checkpoint's weights, in evaluation mode.
+
+        Raises `UserError` for a checkpoint that is missing, damaged or of another network.
+        """
+        source = self.sources[row]
+        if self._branches is None:
+            self._branches = build_branches(self.config, features, self.classes)
+        branch = getattr(self._branches, source.branch).to(self._device)
+        if source.checkpoint is not None and self._held.get(source.branch) != source.checkpoint:
+            path = self._checkpoint(source.checkpoint)
+            state = load_checkpoint(path)
+            try:
+                branch.load_state_dict(state[source.branch])
+            except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+                raise UserError(
+                    f"{path}: not the weights of this run's {source.branch} branch ({type(error).__name__}: "
+                    f"{reason_of(error)}); put the run's own checkpoint back, or train again in another folder with "
+                    "out=FOLDER"
+                ) from None
+            self._held[source.branch] = source.checkpoint
+        return branch.eval()
+
+    def _checkpoint(self, name: str) -> Path:
+        return self.run.checkpoints / f"{name}.pt"
+
+    def _load(self, row: str, video_id: str) -> VideoScores:
+        path = self.run.scores(row, video_id)
+        own = VideoScores.load(path)
+        if len(own.video_C) != len(self.classes):
+            raise UserError(
+                f"{path}: scores of {len(own.video_C)} classes, but the annotations have {len(self.classes)}; run "
+                "`wtal predict` again, or restore the annotations of the training"
+            )
+        return replace(own, classes=self.classes)
+
+    def _seen(self, features: FeatureSet | None, *scored: tuple[str, VideoScores]) -> VideoScores:
+        rows = [own for _, own in scored]
+        if self._classifier is not None:
+            from wtal.training.video_classifier import replace_video_scores
+
+            weight = self.config.inference.video_classifier_weight
+            rows = [
+                replace_video_scores({video_id: own}, self._classifier, features, self.classes, weight)[video_id]
+                for video_id, own in scored
+            ]
+        return fuse(rows[0], rows[-1], self.config.inference)
+
+
+def open_run(run: RunFolder, overrides: Sequence[str] | Mapping[str, Any] = (), **settings: Any) -> Localizer:
+    """The run with changes that prediction may make: `inference.*`, `evaluation.*`, `training.device`.
+
+    Raises `UserError` where the folder is no run, and for another or unknown setting.
+    """
+    changes = assignments(overrides, settings)
+    for assignment in changes:
+        if not assignment.startswith(("inference.", "evaluation.", "training.device=")):
+            raise UserError(f"{assignment!r}: prediction takes inference.*, evaluation.* and training.device only")
+    config = build(Config, override(plain(config_of_run(run.path)), expand_assignments(changes)))
+    return Localizer(run, config, load_annotations(config.data))
+
+
+def made_from(branch: StreamedBranch, rule: str, features: FeatureSet) -> dict[str, Any]:
+    """What a row's scores follow from, as JSON data: hash of the weights, score rule, folders of the streams."""
+    streams = {name: features.streams[name].folder.name for name in branch.streams}
+    return {"weights": f"sha256:{weights_hash(branch)}", "rule": rule, "streams": streams}
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 over names, types, shapes and bytes of all weights."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
+    folder = run.path / "scores"
+    identity = folder / f"{row}.json"
+    try:
+        known = read_json(identity) if identity.is_file() else None
+    except UserError:
+        known = None  # damaged: as good as none
+    if known == current:
+        return
+    # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
+    for path in (folder / row).glob("*.npz"):
+        path.unlink()
+    write_json(identity, current)
