@@ -2,12 +2,16 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from feature_extraction.errors import UserError
 from wtal.commands.main import main
+from wtal.datasets.features import open_features
+from wtal.inference.scores import VideoScores
+from wtal.runs.localizer import open_run
 from wtal.runs.predict import predict_run, predict_videos
 from wtal.training.folder import RunFolder
 from wtal.training.run import train
@@ -149,3 +153,29 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
     refused("config.yaml: no such file", f"inference.video_classifier={world / 'features'}")
     (run.checkpoints / "F1.pt").unlink()
     refused("F1.pt: no such checkpoint")
+
+
+def test_classes_by_other_rows_are_the_mean_of_their_video_scores(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    predict_run(run, world / "own.json", "ours", (), None)
+    rows = ["cbp_warmup", "vlp_raw"]
+    chosen = open_run(run, [f"inference.class_rows={rows}"])
+    ids = sorted(path.stem for path in (run.path / "scores/ours").glob("*.npz"))
+    stored = dict(chosen.stored("ours", ids))
+    # one network with two checkpoints in turn must not mix them up
+    fresh = dict(chosen.score("ours", open_features(chosen.config.data), ids))
+    for video_id in ids:
+        kept = {row: VideoScores.load(run.scores(row, video_id)) for row in ("ours", *rows)}
+        mean_C = (kept["cbp_warmup"].video_C + kept["vlp_raw"].video_C) / 2
+        for seen in (stored[video_id], fresh[video_id]):
+            np.testing.assert_allclose(seen.video_C, mean_C, rtol=1e-5)
+            np.testing.assert_allclose(seen.frame_TC, kept["ours"].frame_TC, rtol=1e-5)
+        assert abs(mean_C - kept["ours"].video_C).max() > 1e-3
+
+
+def test_classes_by_a_row_that_the_run_lacks_are_refused(make_config, world):
+    run, _ = train(make_config(schedule={"warmup_steps": 3, "strategy": "warmup_only"}))
+    with pytest.raises(UserError, match="'vlp' is not a row of this run"):
+        predict_run(run, world / "p.json", "ours", ["inference.class_rows=[vlp]"], None)
+    with pytest.raises(UserError, match="twice"):
+        predict_run(run, world / "p.json", "ours", ["inference.class_rows=[ours, ours]"], None)

@@ -43,6 +43,10 @@ class InferenceSettings:
     """theta_cls, 0..1."""
     class_top: int = 1
     """Classes of a video under the rule `top`."""
+    class_rows: tuple[Literal["cbp_warmup", "vlp_raw", "vlp", "ours"], ...] = ()
+    """Rows of the run whose mean video score chooses the classes of a video, in place of the row's own: equation (5)
+    has no video-level term, so what the CBP branch knows of whole videos fades while it is taught, and frozen CLIP
+    knows something else. Empty: the row's own, as in the paper."""
     video_classifier: str = ""
     """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of
     the branch's own where classes are chosen. Empty: the branch's own."""
@@ -93,6 +97,8 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.video_classifier_weight <= 1:
             raise UserError(f"inference.video_classifier_weight must be in [0, 1], got {self.video_classifier_weight}")
+        if len(set(self.class_rows)) < len(self.class_rows):
+            raise UserError(f"inference.class_rows names a row twice: {', '.join(self.class_rows)}")
         _check_thresholds(self.thresholds)
         for name in ("class_threshold", "fusion_weight", "nms_tiou"):
             if not 0 <= getattr(self, name) <= 1:

@@ -73,20 +73,38 @@ def best_phase(run: RunFolder, names: list[str]) -> str:
     return max(measured, key=lambda name: ends[name]["held_out_map"])
 
 
-def rows_behind(config: Config, row: str) -> list[str]:
-    """The rows behind the detections of `row`: itself, and with fusion the trained VLP, else frozen CLIP.
+@dataclass(frozen=True)
+class Behind:
+    """The rows behind the detections of a row."""
+
+    own: str
+    fused: str | None
+    """What its scores are fused with."""
+    classes: tuple[str, ...]
+    """Whose video scores choose the classes; none: its own."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([self.own, *([self.fused] if self.fused else []), *self.classes]))
+
+
+def rows_behind(config: Config, row: str) -> Behind:
+    """The row itself, with fusion the trained VLP, else frozen CLIP, and the rows of `inference.class_rows`.
 
     Raises `UserError` for a row that this run does not have, and for fusion where it has one branch alone.
     """
     sources = row_sources(config)
     if row not in sources:
         raise UserError(f"row {row!r} is not one of this run's: {', '.join(sources)}")
-    if config.inference.fusion == "none":
-        return [row]
+    settings = config.inference
+    for name in settings.class_rows:
+        if name not in sources:
+            raise UserError(f"inference.class_rows: {name!r} is not a row of this run, which has {', '.join(sources)}")
     other = next((name for name in ("vlp", "vlp_raw") if name in sources), None)
-    if other is None:
+    if settings.fusion != "none" and other is None:
         raise UserError(
-            f"inference.fusion={config.inference.fusion} needs the scores of both branches, and this run has the CBP "
+            f"inference.fusion={settings.fusion} needs the scores of both branches, and this run has the CBP "
             "branch alone; set inference.fusion=none"
         )
-    return list(dict.fromkeys([row, other]))
+    return Behind(row, None if settings.fusion == "none" else other, settings.class_rows)
