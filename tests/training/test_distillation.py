@@ -109,7 +109,7 @@ def _plain_loop_fb(f, h, y, tau):
             continue
         top = sum(math.exp(unit[i] @ unit[m] / tau) for m in positive)
         losses.append(-math.log(top / (top + sum(math.exp(unit[i] @ unit[j] / tau) for j in background))))
-    return np.mean(losses)
+    return losses
 
 
 def test_contrast_equals_a_plain_loop():
@@ -117,8 +117,11 @@ def test_contrast_equals_a_plain_loop():
     f = rng.normal(size=(3, 6, 5))
     y = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
     h = rng.integers(-1, 2, size=(3, 6, 3)).astype(np.int8)
-    got = foreground_background_loss(torch.from_numpy(f), torch.from_numpy(h), torch.from_numpy(y).double(), 0.5)
-    assert got.item() == pytest.approx(_plain_loop_fb(f, h, y, 0.5), rel=1e-5)
+    losses = _plain_loop_fb(f, h, y, 0.5)
+    for reduction, expected in (("mean", np.mean(losses)), ("sum", np.sum(losses))):
+        tensors = torch.from_numpy(f), torch.from_numpy(h), torch.from_numpy(y).double()
+        got = foreground_background_loss(*tensors, 0.5, reduction=reduction)
+        assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrast_gradient():

@@ -48,6 +48,8 @@ class LossSettings:
     """tau in (7)."""
     kd_balance: Literal["balanced", "plain"] = "balanced"
     """`plain` is (6) as printed; `balanced` averages foreground, own background and absent classes apart."""
+    fb_reduction: Literal["mean", "sum"] = "mean"
+    """`sum` over anchors is (7) as printed; the mean keeps lambda free of the number of frames in a batch."""
     fb_max_frames: int = 1024
     """Most anchors, and most background frames, in (7); more are sampled."""
     cls: float = 0.0

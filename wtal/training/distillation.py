@@ -35,7 +35,13 @@ def taught_loss(
         )
     if settings.fb:
         terms["fb"] = foreground_background_loss(
-            output.feature_BTD, pseudo_BTC, label_BC, settings.temperature, settings.fb_max_frames, generator
+            output.feature_BTD,
+            pseudo_BTC,
+            label_BC,
+            settings.temperature,
+            settings.fb_max_frames,
+            generator,
+            settings.fb_reduction,
         )
     weighted = [getattr(settings, name) * value for name, value in terms.items()]
     return torch.stack(weighted).sum(), terms
@@ -78,12 +84,14 @@ def foreground_background_loss(
     temperature: float = 0.07,
     max_frames: int = 2048,
     generator: torch.Generator | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Equation (7), mean over anchors: each confident foreground frame against those of its class and all background.
+    """Equation (7): each confident foreground frame against those of its class and all background.
 
     Psi+ of an anchor: the other confident foreground frames of the batch that share a class with it. Psi-: the
     confident background frames, those that are background for every class of their video. Features are
-    L2-normalised here. The paper sums over anchors; the mean keeps the weight lambda free of T and B. The matrix is
+    L2-normalised here. The paper sums over anchors (`reduction="sum"`); the mean keeps the weight lambda free of T and
+    B. The matrix is
     quadratic in frames, so above `max_frames` a random subset of each side is taken (seeded by `generator`).
     Zero where no anchor has a positive.
     """
@@ -111,7 +119,11 @@ def foreground_background_loss(
     else:
         all_N = positive_N
     has_positive_N = same_NN.any(-1)
-    return _mean_where(all_N - positive_N, has_positive_N) if len(anchor) else feature_BTD.sum() * 0
+    if not len(anchor):
+        return feature_BTD.sum() * 0
+    if reduction == "sum":
+        return torch.where(has_positive_N, all_N - positive_N, 0).sum()
+    return _mean_where(all_N - positive_N, has_positive_N)
 
 
 def _choose(index: Tensor, most: int, generator: torch.Generator | None) -> Tensor:
