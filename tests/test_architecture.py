@@ -11,7 +11,7 @@ import tomllib
 from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
@@ -157,20 +157,51 @@ def test_settings_know_nothing_of_what_they_configure():
     }
 
 
+def test_only_what_runs_a_run_knows_the_whole_configuration():
+    below = [name for name in arrows() if storey(name) <= storey("wtal.training") and room(name) != "wtal.config"]
+    assert "wtal.training.trainer" in below
+    assert not [name for name in below if "wtal.config.load" in arrows()[name]]
+
+
+def test_a_branch_answers_for_itself():
+    """Nobody reaches through a branch with its streams for the network inside."""
+    sources = [path for name, path in modules().items() if name.partition(".")[0] != "feature_extraction"]
+    assert not [path for path in sources if re.search(r"branch\.branch|getattr\(\w+, \"pooling\"", path.read_text())]
+
+
+def test_the_tests_are_the_same_tree():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    outside = [f for f in folders if not (ROOT / f).is_dir() and not (ROOT / "wtal" / f).is_dir()]
+    assert not outside
+
+
 def test_names_written_in_the_settings_are_those_of_the_registries():
     from feature_extraction.flow.compute import FLOWS
     from feature_extraction.settings import FLOW_ALGORITHMS
-    from wtal.config.data import FormatName
+    from wtal.config.data import DataSettings, FormatName
     from wtal.config.evaluation import PROTOCOL_NAMES
-    from wtal.config.models import LOGIT_POOLINGS, PoolingName
+    from wtal.config.models import LOGIT_POOLINGS, OWN, CBPSettings, PoolingName, methods
+    from wtal.config.training import OptimizerSettings
+    from wtal.config.video_classifier import VideoClassifierSettings
     from wtal.datasets.formats.by_name import FORMATS
+    from wtal.datasets.splits import EXCLUSIONS
     from wtal.evaluation.detection.protocols import PROTOCOLS
+    from wtal.models.build import CBP_BRANCHES
     from wtal.models.pooling.head import POOLINGS
+    from wtal.models.video_classifier.aggregation import AGGREGATIONS
+    from wtal.training.data import SAMPLINGS
+
+    def allowed(settings, name):
+        return get_args(get_type_hints(settings)[name])
 
     assert tuple(FLOWS) == FLOW_ALGORITHMS
     assert tuple(FORMATS) == get_args(FormatName)
     assert tuple(PROTOCOLS) == PROTOCOL_NAMES
     assert tuple(POOLINGS) == get_args(PoolingName)
+    assert tuple(EXCLUSIONS) == allowed(DataSettings, "exclude")
+    assert set(SAMPLINGS) == set(allowed(OptimizerSettings, "sampling"))
+    assert tuple(AGGREGATIONS) == allowed(VideoClassifierSettings, "aggregation")
+    assert set(CBP_BRANCHES) == {*OWN, *methods(CBPSettings)}
     assert tuple(name for name, kind in POOLINGS.items() if kind.space == "logit") == LOGIT_POOLINGS
 
 

@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="inference.key=value", help="inference settings to change")
     parser.add_argument("--out", required=True, type=Path, help="where to write the predictions (ActivityNet JSON)")
     parser.add_argument("--video", nargs="+", type=Path, default=[], metavar="FILE", help="predict these instead")
-    parser.add_argument("--row", default="ours", help="whose detections: ours, cbp_warmup, vlp_raw, vlp")
+    parser.add_argument("--row", default="ours", help="whose detections: ours, ours_last, cbp_warmup, vlp_raw or vlp")
     parser.add_argument(
         "--features",
         type=Path,

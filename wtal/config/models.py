@@ -269,9 +269,6 @@ def methods(settings: type[CBPSettings] | CBPSettings) -> tuple[str, ...]:
     return tuple(field.name for field in fields(settings) if is_dataclass(field.type) and field.name != "pooling")
 
 
-PUBLISHED = methods(CBPSettings)
-
-
 @dataclass(frozen=True, kw_only=True)
 class MoreVLP:
     """One more vision-language model; everything that is not said here is the first one's."""

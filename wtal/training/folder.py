@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from feature_extraction.errors import UserError
+from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
 from feature_extraction.store.stream import encode_id
 from wtal.config.strict import build, dump, plain, read_yaml
@@ -190,8 +190,7 @@ def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; has `wtal train` got that far?") from None
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path}: not a checkpoint of wtal ({reason})") from None
+        raise UserError(f"{path}: not a checkpoint of wtal ({reason_of(error, 120)})") from None
     if not isinstance(state, dict) or (lacking := [key for key in keys if key not in state]):
         what = f"no {lacking[0]!r} in it" if isinstance(state, dict) else f"it holds a {type(state).__name__}"
         raise UserError(f"{path}: not a checkpoint of wtal ({what})")

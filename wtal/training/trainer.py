@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.errors import RunFailure, UserError, reason_of
 from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
@@ -315,7 +315,7 @@ class Trainer:
                     student.restore(state["students"][key])
             except (KeyError, RuntimeError, ValueError, TypeError) as error:
                 raise UserError(
-                    f"{path}: not a checkpoint of this run's networks ({' '.join(str(error).split())[:120]}); remove "
+                    f"{path}: not a checkpoint of this run's networks ({reason_of(error, 120)}); remove "
                     "the run folder and train again"
                 ) from None
             self.step = state["step"]
