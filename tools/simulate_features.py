@@ -131,6 +131,7 @@ def main() -> int:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="numbers of `Process`, as scene=0.4")
     parser.add_argument("--clips", type=int, default=1, help="CLIP-like models (default 1)")
     parser.add_argument("--premise", nargs=2, metavar=("TRAIN", "TEST"), help="subsets to check the premise on")
+    parser.add_argument("--steps", type=int, default=300, help="warm-up steps of that check (default 300)")
     options = parser.parse_args()
     try:
         if options.world < 0:
@@ -140,7 +141,7 @@ def main() -> int:
         annotations = thin(source, options.subsets, options.classes, options.every)
         simulate(annotations, options.out, process, options.world, options.clips)
         if options.premise:
-            print(measure_premise(options.out, *options.premise))
+            print(measure_premise(options.out, *options.premise, options.steps))
     except UserError as error:
         print(f"simulate_features: {error}", file=sys.stderr)
         return error.exit_code

@@ -126,7 +126,7 @@ def test_subsets_classes_and_videos_are_thinned_and_numbers_can_be_set(annotatio
 
 
 def test_the_premise_is_a_table_of_both_branches(annotations, tmp_path):
-    done = simulate(annotations, tmp_path / "w", "--premise", "training", "validation")
+    done = simulate(annotations, tmp_path / "w", "--premise", "training", "validation", "--steps", "4")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line]
     names = [" ".join(row[:-5]) for row in rows]

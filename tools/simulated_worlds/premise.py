@@ -24,7 +24,6 @@ SETTINGS = (
     "cbp.activation=softmax",
     "pseudo_labels.first=probability",
     "schedule.strategy=warmup_only",
-    "schedule.warmup_steps=300",
     "optimizer.snippets=160",
     "optimizer.batch=10",
 )
@@ -32,8 +31,8 @@ HIGH, LOW = 0.3, 0.1
 ROWS = {"cbp_warmup": "CBP after warm-up", "vlp_raw": "frozen CLIP"}
 
 
-def measure_premise(world: Path, train: str, test: str) -> str:
-    """Train the warm-up on subset `train` of a world and say, as a table, what both branches know of `test`."""
+def measure_premise(world: Path, train: str, test: str, steps: int) -> str:
+    """Train a warm-up of `steps` on subset `train` of a world and say, as a table, what both branches know of `test`."""
     run = world / "premise"
     places = (
         f"data.annotations={world / 'annotations.json'}",
@@ -43,7 +42,7 @@ def measure_premise(world: Path, train: str, test: str) -> str:
         f"data.test_subset=[{test}]",
         "data.exclude=null",
     )
-    wtal("train", "thumos14_simulated", f"out={run}", *places, *SETTINGS)
+    wtal("train", "thumos14_simulated", f"out={run}", *places, *SETTINGS, f"schedule.warmup_steps={steps}")
     wtal("predict", str(run), "--out", str(run / "predictions.json"))
     truth = read_activitynet(world / "annotations.json").subset(test)
     rows = read_json(run / "summary.json")["rows"]
