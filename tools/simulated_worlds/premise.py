@@ -32,7 +32,7 @@ ROWS = {"cbp_warmup": "CBP after warm-up", "vlp_raw": "frozen CLIP"}
 
 
 def measure_premise(world: Path, train: str, test: str, steps: int) -> str:
-    """Train a warm-up of `steps` on subset `train` of a world and say, as a table, what both branches know of `test`."""
+    """Train a warm-up of `steps` on a world's subset `train`; what both branches know of `test`, as a table."""
     run = world / "premise"
     places = (
         f"data.annotations={world / 'annotations.json'}",
@@ -40,7 +40,7 @@ def measure_premise(world: Path, train: str, test: str, steps: int) -> str:
         f"vlp.text_embeddings={world / 'text.npz'}",
         f"data.train_subset=[{train}]",
         f"data.test_subset=[{test}]",
-        "data.exclude=null",
+        "data.exclude=none",
     )
     wtal("train", "thumos14_simulated", f"out={run}", *places, *SETTINGS, f"schedule.warmup_steps={steps}")
     wtal("predict", str(run), "--out", str(run / "predictions.json"))
