@@ -129,9 +129,9 @@ def test_the_premise_is_a_table_of_both_branches(annotations, tmp_path):
     done = simulate(annotations, tmp_path / "w", "--premise", "training", "validation", "--steps", "4")
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines() if line]
-    names = [" ".join(row[:-5]) for row in rows]
+    names = [" ".join(row[:-8]) for row in rows]
     assert names[-2:] == ["CBP after warm-up", "frozen CLIP"]
-    assert all(0 <= float(value) <= 100 for row in rows[-2:] for value in row[-5:])
+    assert all(0 <= float(value) <= 100 for row in rows[-2:] for value in row[-8:])
 
 
 def test_bad_input_is_named(annotations, tmp_path):
