@@ -80,7 +80,8 @@ def test_labels_and_videos_without_ground_truth_are_named_and_counted(files, cap
     assert code == 0
     assert "3 detection(s)" in err and "'fly' (3)" in err
     assert "1 video(s) with 2 detection(s)" in err and "'ghost'" in err
-    assert len(json.loads(out)["notes"]) == 2
+    assert "2 of 2 detections share their score" in err
+    assert len(json.loads(out)["notes"]) == 3
 
 
 def test_odd_ground_truth_is_named(files, capsys):

@@ -45,6 +45,15 @@ def test_commands_in_the_head_are_real_and_their_overrides_are_settings(name):
     assert found > 6
 
 
+@pytest.mark.parametrize("page", ["thumos14.md", "activitynet.md"])
+def test_trainings_on_the_pages_are_configurations(page):
+    lines = [line.strip() for line in (ROOT / "docs" / page).read_text().splitlines()]
+    trainings = [shlex.split(line) for line in lines if line.startswith("wtal train ")]
+    assert len(trainings) >= 3
+    for _, _, name, *assignments in trainings:
+        load_config(name, assignments)
+
+
 @pytest.mark.parametrize(
     "name, folder, train, test, classes",
     [

@@ -53,8 +53,8 @@ def hull_overlap(a, b):
 
 
 def ranked(predictions, label):
-    """All detections of a class by falling score; Python's sort keeps the file order of equal scores."""
-    found = [(name, d) for name, ds in predictions.items() for d in ds if d[2] == label]
+    """All detections of a class by falling score; Python's sort keeps equal scores by name, then place."""
+    found = [(name, d) for name, ds in sorted(predictions.items()) for d in ds if d[2] == label]
     return sorted(found, key=lambda item: -item[1][3])
 
 
@@ -65,7 +65,7 @@ def activitynet_ap(videos, predictions, label, threshold):
     for name, detection in ranked(predictions, label):
         best, best_tiou = None, -1.0
         for index, (video, truth) in enumerate(truths):
-            if video == name and not used[index] and tiou(detection, truth) > best_tiou:
+            if video == name and not used[index] and tiou(detection, truth) >= best_tiou:  # the last of equals
                 best, best_tiou = index, tiou(detection, truth)
         hit = best is not None and best_tiou >= threshold
         if hit:
@@ -103,7 +103,7 @@ def official_ap(videos, predictions, label, threshold):
                 verdicts[name, position] = False
     order = [
         (name, position)
-        for name, found in predictions.items()
+        for name, found in sorted(predictions.items())
         for position, d in enumerate(found)
         if d[2] == label and (name, position) in verdicts
     ]

@@ -4,7 +4,7 @@ import random
 
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 
-CLASSES = ("a", "b", "c", "d")
+CLASSES = ("a", "b", "c", "d", "CliffDiving", "Diving")
 
 
 def random_case(seed):
@@ -17,7 +17,7 @@ def random_case(seed):
         length = rng.choice([0, 1, 1, 2, 3, 4, 6, 10])
         return start * step, (start + length) * step
 
-    labels = rng.sample(CLASSES, rng.randint(1, 4))
+    labels = rng.sample(CLASSES[:4], rng.randint(1, 4))
     videos = {}
     for index in range(rng.randint(1, 4)):
         instances = [(*segment(), rng.choice(labels)) for _ in range(rng.randint(0, 6))]
@@ -30,7 +30,7 @@ def random_case(seed):
     names = [*videos, "nowhere"]
     rng.shuffle(names)
     for name in names[: rng.randint(0, len(names))]:
-        found = [(*segment(), rng.choice(CLASSES), rng.choice(scores)) for _ in range(rng.randint(0, 12))]
+        found = [(*segment(), rng.choice(CLASSES[:4]), rng.choice(scores)) for _ in range(rng.randint(0, 12))]
         if found and rng.random() < 0.4:
             found.append(rng.choice(found))
         if found and rng.random() < 0.1:
@@ -55,3 +55,43 @@ def typed(videos, predictions):
     return AnnotationSet(CLASSES, annotations), {
         name: [Detection(*detection) for detection in found] for name, found in predictions.items()
     }
+
+
+def tie_heavy_case(seed):
+    """Two or three scores in all, times on a coarse grid, doubled ground truth (CliffDiving and Diving, and the
+    same instance twice), neighbours of equal overlap, and videos in no order of their names."""
+    rng = random.Random(seed)
+    step = rng.choice([0.64, 1.0, 2.0])
+    scores = rng.sample((0.25, 0.5, 0.75), rng.randint(2, 3))
+
+    def segment():
+        start = rng.randint(0, 8)
+        return start * step, (start + rng.choice([1, 1, 2, 2, 3])) * step
+
+    names = ["v10", "v9", "V1", "a", "z b", "v1"][: rng.randint(2, 6)]
+    rng.shuffle(names)
+    videos, predictions = {}, {}
+    for name in names:
+        instances = []
+        for _ in range(rng.randint(0, 4)):
+            start, end = segment()
+            instances.append((start, end, "CliffDiving" if rng.random() < 0.5 else "Diving"))
+            if instances[-1][2] == "CliffDiving":
+                instances.append((start, end, "Diving"))
+            if rng.random() < 0.3:
+                instances.append(instances[-1])
+            if rng.random() < 0.4:  # a detection of both has the same overlap with each
+                instances.append((end, 2 * end - start, "Diving"))
+        videos[name] = (instances, [segment()] if rng.random() < 0.3 else [])
+        found = [
+            (*segment(), rng.choice(("CliffDiving", "Diving")), rng.choice(scores)) for _ in range(rng.randint(0, 8))
+        ]
+        found += [(s, 2 * e - s, label, rng.choice(scores)) for s, e, label in instances if rng.random() < 0.3]
+        predictions[name] = found
+    videos[names[0]][0].append((0.0, 2 * step, "CliffDiving"))
+    videos[names[0]][0].append((0.0, 2 * step, "Diving"))
+    if rng.random() < 0.2:
+        predictions["nowhere"] = [(0.0, 1.0, "Diving", scores[0])]
+    order = list(predictions)
+    rng.shuffle(order)
+    return videos, {name: predictions[name] for name in order}

@@ -29,14 +29,14 @@ def contrast(signal, start, end, ratio):
     return inner - (sum(outer) / len(outer) if outer else 0.0)
 
 
-def tiou(a, b):
-    """Exact tIoU of (start, end) pairs."""
-    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]))
-    union = a[1] - a[0] + b[1] - b[0] - inter
+def tiou(a, b, added=0.0):
+    """tIoU of (start, end) pairs, exact or with something `added` to every length."""
+    inter = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + added)
+    union = a[1] - a[0] + b[1] - b[0] + 2 * added - inter
     return inter / union if inter else 0.0
 
 
-def suppress(items, method, sigma, threshold):
+def suppress(items, method, sigma, threshold, added=0.0, negative=False):
     """NMS of one class; `items` are (start, end, score), the result is in the order of picking."""
     left, kept = list(items), []
     while left:
@@ -45,12 +45,12 @@ def suppress(items, method, sigma, threshold):
         kept.append((start, end, score))
         after = []
         for s, e, value in left:
-            overlap = tiou((start, end), (s, e))
-            if method == "hard" and overlap > threshold:
+            overlap = tiou((start, end), (s, e), added)
+            if method == "hard" and overlap and overlap >= threshold:
                 continue
-            if method == "gaussian" and value > 0:
+            if method == "gaussian" and (value > 0 or negative):
                 value *= math.exp(-(overlap**2) / sigma)
-            if method == "linear" and overlap > threshold and value > 0:
+            if method == "linear" and overlap > threshold and (value > 0 or negative):
                 value *= 1 - overlap
             after.append((s, e, value))
         left = after

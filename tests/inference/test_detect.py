@@ -1,5 +1,7 @@
 """Scores to detections: the whole path against plain loops, and every setting's effect."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -182,10 +184,13 @@ def test_presets():
     assert (co2.thresholds[0], co2.thresholds[-1], co2.signal) == (0.1, 0.9, "attention")
     rng = np.random.default_rng(0)
     scores = make(rng.random((30, 3)), [0.7, 0.25, 0.05], rng.random(30))
+    with pytest.raises(UserError, match="signal 'raw' needs a branch with attention"):
+        detect(scores, NAMES, preset("um"))
+    scores = replace(scores, raw_TC=4 * scores.frame_TC * scores.attention_T[:, None])
     for name in PRESETS:
         found = detect(scores, NAMES, preset(name))
         assert found and {d.label for d in found} == ({"jump"} if name == "paper" else {"jump", "run"})
-    with pytest.raises(UserError, match="'um2' is not one of paper, co2net, um"):
+    with pytest.raises(UserError, match="'um2' is not one of paper, co2net, um, delu"):
         preset("um2")
 
 
@@ -196,3 +201,36 @@ def test_presets_in_configurations():
     assignments = expand_assignments(["a=1", "inference.preset=co2net", "inference.gamma=0"])
     assert assignments[0] == "a=1" and assignments[-1] == "inference.gamma=0"
     assert 'inference.signal="attention"' in assignments
+
+
+def test_repeated_segments_suppress_what_they_overlap_again():
+    # thresholds 0.2 and 0.5 both find snippets 0 and 1: the second copy is lowered by exp(-1 / sigma), and stays
+    scores = make([[0.8], [0.6], [0.0], [0.3]], [1.0])
+    once = InferenceSettings(thresholds=(0.2, 0.5), scaling="absolute", nms_sigma=0.5)
+    assert [(d.start, d.end) for d in detect(scores, ["jump"], once)] == [(0.0, 1.28), (1.92, 2.56)]
+    twice = detect(scores, ["jump"], replace(once, repeats=True))
+    assert [d.score for d in twice] == pytest.approx([0.8, 0.3, 0.8 * np.exp(-2)])
+    # with a snippet added to all lengths the lone one (its gap is one snippet) is still free, and touching ones overlap
+    added = detect(scores, ["jump"], replace(once, repeats=True, nms_added="snippet"))
+    assert [d.score for d in added] == pytest.approx([0.8, 0.3, 0.8 * np.exp(-2)])
+
+
+def test_short_detections_dropped_after_suppression_have_lowered_others():
+    scores = make([[0.5], [0.9], [0.5], [0.0]], [1.0])
+    settings = InferenceSettings(thresholds=(0.4, 0.8), scaling="absolute", score="mean", min_length=2.0)
+    before, after = (detect(scores, ["jump"], replace(settings, min_length_at=at)) for at in ("before", "after"))
+    assert [(d.start, d.end) for d in before] == [(d.start, d.end) for d in after] == [(0.0, 3 * 0.64)]
+    mean = (0.5 + 0.9 + 0.5) / 3
+    assert before[0].score == pytest.approx(mean)
+    assert after[0].score == pytest.approx(mean * np.exp(-((1 / 3) ** 2) / 0.3))
+
+
+def test_contrast_of_a_signal_that_is_zero_below_the_threshold():
+    scores = make([[0.3], [0.3], [0.9], [0.9], [0.3], [0.3]], [1.0])
+    settings = InferenceSettings(
+        thresholds=(0.5,), scaling="absolute", score="oic", oic_lambda=0.5, repeats=True, nms="none"
+    )
+    assert detect(scores, ["jump"], settings)[0].score == pytest.approx(0.6)
+    assert detect(scores, ["jump"], replace(settings, zero_below=True))[0].score == pytest.approx(0.9)
+    with pytest.raises(UserError, match="set inference.repeats=true"):
+        replace(settings, zero_below=True, repeats=False)

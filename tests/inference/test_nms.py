@@ -17,19 +17,22 @@ from . import plain
     st.integers(0, 2**32 - 1),
     st.sampled_from([0.1, 0.3, 0.9]),
     st.sampled_from([0.0, 0.4, 0.7]),
+    st.sampled_from([0.0, 0.64, 1.0]),
+    st.booleans(),
 )
-def test_equals_a_plain_loop(method, count, seed, sigma, threshold):
+def test_equals_a_plain_loop(method, count, seed, sigma, threshold, added, negative):
     rng = np.random.default_rng(seed)
     class_N = np.sort(rng.integers(0, 3, count))
     start_N = rng.integers(0, 12, count) * 0.64
     end_N = start_N + rng.integers(0, 6, count) * 0.64  # zero-length ones too
     score_N = rng.integers(-2, 9, count) / 8  # ties, and scores that are not positive
-    kept, scores = suppress(class_N, start_N, end_N, score_N, method, sigma, threshold)
+    more = {"added": added, "decay_negative": negative}
+    kept, scores = suppress(class_N, start_N, end_N, score_N, method, sigma, threshold, **more)
     place = 0
     for label in range(3):
         rows = np.flatnonzero(class_N == label)
         items = [(start_N[i], end_N[i], score_N[i]) for i in rows]
-        wanted = plain.suppress(items, method, sigma, threshold)
+        wanted = plain.suppress(items, method, sigma, threshold, added, negative)
         got = kept[place : place + len(wanted)]
         np.testing.assert_array_equal(start_N[got], [item[0] for item in wanted])
         np.testing.assert_array_equal(end_N[got], [item[1] for item in wanted])

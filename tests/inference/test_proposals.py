@@ -11,10 +11,15 @@ from wtal.inference.proposals import (
     outer_inner_contrast,
     propose,
     stretch,
+    unique,
     upsample,
 )
 
 from . import plain
+
+
+def triples(found):
+    return list(zip(found.class_N.tolist(), found.start_N.tolist(), found.end_N.tolist(), strict=True))
 
 
 @settings(max_examples=150, deadline=None)
@@ -24,9 +29,12 @@ def test_runs_equal_a_plain_loop(length, classes, count, seed):
     signal_TC = rng.integers(0, 5, (length, classes)) / 4  # many values equal to a threshold
     threshold_K = rng.integers(0, 5, count) / 4
     found = propose(signal_TC, threshold_K)
-    wanted = {(c, *run) for k in threshold_K for c in range(classes) for run in plain.runs(signal_TC[:, c].tolist(), k)}
-    triples = list(zip(found.class_N.tolist(), found.start_N.tolist(), found.end_N.tolist(), strict=True))
-    assert triples == sorted(wanted)
+    wanted = [(c, *run) for k in threshold_K for c in range(classes) for run in plain.runs(signal_TC[:, c].tolist(), k)]
+    assert triples(found) == wanted
+    assert triples(unique(found, length)) == sorted(set(wanted))
+    later = [(c, *run) for k in threshold_K for c in range(classes) for run in plain.runs(signal_TC[:, c].tolist(), k)
+             if (signal_TC[1:, c] > k).any()]  # fmt: skip
+    assert triples(propose(signal_TC, threshold_K, first_alone=False)) == later
 
 
 def test_lone_first_and_last_snippets_are_proposals():
@@ -66,6 +74,12 @@ def test_upsampling_is_linear_interpolation_at_centres(length, factor):
     for column in range(2):
         wanted = np.interp(centres, np.arange(length) + 0.5, signal_TC[:, column])
         np.testing.assert_allclose(fine_TC[:, column], wanted, atol=1e-12)
+
+
+def test_upsampling_at_starts_goes_on_at_the_end():
+    signal_TC = np.array([[0.0], [2.0], [3.0]])
+    assert upsample(signal_TC, 4, "start")[:, 0].tolist() == [0, 0.5, 1, 1.5, 2, 2.25, 2.5, 2.75, 3, 3.25, 3.5, 3.75]
+    assert upsample(signal_TC[:1], 2, "start")[:, 0].tolist() == [0, 0]
 
 
 def test_stretch_reaches_0_and_1_and_leaves_a_flat_class_alone():

@@ -20,6 +20,7 @@ from wtal.report.data import Chart, Curve, Errors
 from wtal.report.payload import script_json, video_payload
 from wtal.report.read_run import errors_by_video, training_charts
 from wtal.runs.localizer import Localizer
+from wtal.runs.measure import FIGURES
 from wtal.training.folder import RunFolder
 
 
@@ -91,10 +92,10 @@ def test_results_table_marks_the_best_of_each_column(make_data):
     row = {"mAP": {"0.1": 0.5, "0.05": 0.7}, "average_mAP": 0.6, "fg_miou": 0.3, "bg_miou": 0.9}
     results = {"cbp_warmup": row, "ours": {**row, "fg_miou": 0.4, "bg_miou": None}}
     table = results_table(dataclasses.replace(make_data(), results=results))
-    assert table["columns"] == ["mAP@0.05", "mAP@0.1", "average mAP", "fg mIoU", "bg mIoU"]
+    assert table["columns"] == ["mAP@0.05", "mAP@0.1", *FIGURES.values()]
     assert [name for name, _ in table["rows"]] == ["CBP after warm-up", "ours"]
     cbp, ours = (values for _, values in table["rows"])
-    assert ours[3] == (0.4, True) and cbp[3] == (0.3, False) and ours[4] == (None, False) and cbp[4] == (0.9, True)
+    assert ours[4] == (0.4, True) and cbp[4] == (0.3, False) and ours[5] == (None, False) and cbp[5] == (0.9, True)
     empty = results_table(dataclasses.replace(make_data(), results={}))
     assert empty["rows"] == []
 

@@ -14,7 +14,7 @@ def test_timeline_draws_truth_scores_and_detections(make_data):
     video = data.videos[0]
     figure = timeline_figure(video, data.scores("plain"), data.classes, data.inference)
     names = [axis.get_ylabel() for axis in figure.axes]
-    assert names[0] == "Ground truth" and names[-2].startswith("ours")
+    assert names[:2] == ["video", "Ground truth"] and names[-2].startswith("ours")
     assert [name for name in names if "probability" in name] == [
         "CBP after warm-up\nprobability",
         "VLP (frozen CLIP)\nprobability",
@@ -22,13 +22,21 @@ def test_timeline_draws_truth_scores_and_detections(make_data):
         "ours\nprobability",
     ]
     shown = shown_classes(video, data.scores("plain"), data.classes, data.inference)
-    assert len(figure.axes[1].lines) == len(shown)
+    assert len(figure.axes[2].lines) == len(shown)
     scores = data.scores("plain")["cbp_warmup"]
-    line = figure.axes[1].lines[0]
+    line = figure.axes[2].lines[0]
     assert line.get_ydata().tolist() == scores.frame_TC[:, data.classes.index(shown[0])].tolist()
     # the curve's first point is the middle of the first snippet: 4 frames at 12.5 a second
     assert line.get_xdata()[0] == pytest.approx(0.16)
-    assert len(figure.axes[0].collections) == len(video.ground_truth)
+    assert len(figure.axes[1].collections) == len(video.ground_truth)
+    # the file's brightness rises with time; pictures lie side by side over all of it
+    pictures = figure.axes[0].images
+    edges = [picture.get_extent()[:2] for picture in pictures]
+    assert edges[0][0] == 0 and edges[-1][1] == pytest.approx(video.duration) and len(pictures) > 3
+    assert [left for left, _ in edges[1:]] == pytest.approx([right for _, right in edges[:-1]])
+    for (left, right), picture in zip(edges, pictures, strict=True):
+        bright = 20 + 200 * (left + right) / 2 / video.duration
+        assert picture.get_array().mean() == pytest.approx(bright, abs=8)
     assert len(figure.axes[-1].collections) == len(video.detections)
 
 

@@ -1,6 +1,7 @@
 """The published recipes of the plug-ins: the numbers that were published, and a few of their steps on a small world."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from feature_extraction.files import read_json
 from wtal.commands.main import main
 from wtal.config.load import load_config
+from wtal.runs.ablation.tables import PLUG_INS, _inference, _recipe
 from wtal.runs.predict import predict_run
 from wtal.training import run as training_run
 from wtal.training.folder import RunFolder
@@ -43,12 +45,27 @@ def test_recipe_has_the_published_numbers(name):
 
 def test_inference_of_the_recipes():
     co2net, delu, um = (load_config(name).inference for name in PUBLISHED)
-    assert co2net.signal == delu.signal == "attention" and um.signal == "cas"
+    assert co2net.signal == delu.signal == "attention" and um.signal == "raw"
+    assert co2net.score_signal == delu.score_signal == um.score_signal == "raw"
     for settings, count in ((co2net, 10), (delu, 20)):
         even = [0.1 + 0.8 * i / (count - 1) for i in range(count)]
         assert settings.thresholds == pytest.approx(even, abs=1e-6)
-    assert (co2net.min_length, delu.min_length) == (0, 2)
+    assert (co2net.min_length, delu.min_length, delu.min_length_at) == (0, 2, "after")
+    assert (co2net.longest, delu.longest, um.longest) == (0, 0, 750)
     assert um.upsample == 24 and um.nms == "hard" and um.nms_tiou == 0.6
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_in_the_framework_and_in_the_tables_it_is_the_same_recipe(name):
+    alone, inside = load_config(name), load_config(f"{name}_framework")
+    assert replace(inside.optimizer, vlp_lr=0) == replace(alone.optimizer, vlp_lr=0)
+    assert (inside.cbp, inside.inference, inside.evaluation) == (alone.cbp, alone.inference, alone.evaluation)
+    assert inside.schedule.warmup_steps == alone.schedule.warmup_steps and inside.schedule.strategy == "alternate"
+    recipe = next(recipe for recipe in PLUG_INS.values() if recipe[0] == alone.cbp.name)
+    by_table = load_config("thumos14", [*_recipe(*recipe), *_inference(recipe[0])])
+    assert replace(by_table.optimizer, vlp_lr=0) == replace(alone.optimizer, vlp_lr=0)
+    assert by_table.schedule.warmup_steps == alone.schedule.warmup_steps
+    assert replace(by_table.inference, oic_lambda=0) == replace(alone.inference, oic_lambda=0)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -12,6 +12,7 @@ from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import read_json
 from wtal.config.load import config_of_run
 from wtal.config.strict import dump
+from wtal.runs.measure import FIGURES
 from wtal.runs.predict import predict_run
 from wtal.runs.rows import row_sources
 from wtal.training.folder import RunFolder, load_checkpoint
@@ -126,7 +127,7 @@ def test_strategies_run_their_phases_and_rows(make_config, world, strategy, phas
     if strategy in ("warmup_only", "only_b"):
         assert rows["ours"] == rows["cbp_warmup"]
     for values in rows.values():
-        assert set(values) == {"mAP", "average_mAP", "fg_miou", "bg_miou"}
+        assert set(values) == {"mAP", "frame_threshold", *FIGURES}
         assert all(0 <= v <= 1 for v in [*values["mAP"].values(), values["average_mAP"], values["fg_miou"]])
 
 

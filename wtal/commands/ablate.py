@@ -8,13 +8,20 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "table", choices=["table3", "table4", "table5", "table6", "beyond", "readings", "pooling"], help="which table"
+        "table",
+        choices=["table3", "table4", "table5", "table6", "fairness", "beyond", "readings", "pooling"],
+        help="which table",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all variants share")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds (default: 0 1 2)")
     parser.add_argument("--out", type=Path, help="folder of runs and tables (default: runs/ablate-<CONFIG>)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once (default: one a core)")
+    parser.add_argument(
+        "--rules",
+        choices=["probability", "minmax", "both"],
+        help="what a frame's score is, for all rows alike (default: both for table3, else inference.rule)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 
@@ -23,7 +30,9 @@ def run(options: argparse.Namespace) -> int:
     from wtal.runs.ablation.tables import left_out_phrase, markdown, run_table
 
     out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
-    table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs)
+    both = options.rules == "both" or (options.rules is None and options.table == "table3")
+    rules = ("probability", "minmax") if both else (options.rules,) if options.rules else ()
+    table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs, rules)
     print(json.dumps(table, indent=1) if options.json else markdown(table), end="\n" if options.json else "")
     if phrase := left_out_phrase(table):
         raise PartialFailure(f"{options.table}: {phrase}; to have them too, extract them and choose another --out")

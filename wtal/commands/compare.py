@@ -1,8 +1,6 @@
 """Two sets of detections on the same ground truth: mAP, and the difference with its interval."""
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from wtal.commands import evaluation_inputs as inputs
@@ -10,14 +8,14 @@ from wtal.commands import evaluation_inputs as inputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal compare`."""
-    parser.add_argument("first", type=Path, help="detections, ActivityNet JSON (seconds)")
+    parser.add_argument("first", type=Path, help="detections (seconds), in any layout that --format names")
     parser.add_argument("second", type=Path, help="the detections to compare them with")
     inputs.add_ground_truth(parser)
     inputs.add_protocol(parser)
     inputs.add_tiou(parser, "the protocol's usual ones")
     parser.add_argument("--resamples", type=int, default=1000, help="draws of videos with replacement (default 1000)")
     inputs.add_draws(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    inputs.add_output(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,12 +23,22 @@ def run(options: argparse.Namespace) -> int:
     from wtal.evaluation.bootstrap import BootstrapSettings, compare
     from wtal.evaluation.tables import comparison_table
 
+    tiou = inputs.check_options(options)
     settings = BootstrapSettings(options.resamples, options.confidence, options.seed)
-    ground_truth, left_out = inputs.read_ground_truth(options)
-    first, second = (inputs.read_detections(path, ground_truth, left_out) for path in (options.first, options.second))
-    comparison = compare(ground_truth, first, second, options.protocol, inputs.parse_tiou(options.tiou), settings)
-    values = comparison.as_dict()
+    truth = inputs.read_ground_truth(options)
+    first, second = (inputs.read_detections(path, truth, options) for path in (options.first, options.second))
+    comparison = compare(truth.annotations, first, second, options.protocol, tiou, settings)
+    names = _names(options.first, options.second)
+    values = comparison.as_dict() | {"files": [str(options.first), str(options.second)]}
+    values["notes"] = comparison.notes(names)
     for note in values["notes"]:
-        print(f"note: {note}", file=sys.stderr)
-    print(json.dumps(values, allow_nan=False) if options.json else comparison_table(comparison))
+        inputs.note(note)
+    inputs.show(options, values, comparison_table(comparison, options.table, names))
+    inputs.trace(options, values, first=options.first, second=options.second)
     return 0
+
+
+def _names(first: Path, second: Path) -> tuple[str, str]:
+    """What to call the two: their file names, or the whole paths where these are the same."""
+    one, other = (first.name, second.name) if first.name != second.name else (str(first), str(second))
+    return f"first: {one}", f"second: {other}"

@@ -1,9 +1,14 @@
-"""Arguments that `evaluate`, `diagnose` and `compare` share, and the reading of what they name."""
+"""Arguments that `evaluate`, `diagnose` and `compare` share, the reading of what they name, and what they write."""
 
 import argparse
+import difflib
+import importlib.metadata
+import json
 import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
 
@@ -11,10 +16,25 @@ if TYPE_CHECKING:
     from wtal.datasets.annotations import AnnotationSet, Detection
 
 
-def add_ground_truth(parser: argparse.ArgumentParser) -> None:
-    """GROUND_TRUTH, its layout, and which of its videos count."""
-    parser.add_argument("ground_truth", type=Path, help="annotations: ActivityNet JSON or another layout")
-    parser.add_argument("--format", help="layout of the ground truth (default: told from its name and content)")
+def add_ground_truth(parser: argparse.ArgumentParser, optional: bool = False) -> None:
+    """GROUND_TRUTH, its layout, which of its videos count, and the layout of the detections."""
+    text = "annotations: ActivityNet JSON or another layout" + (" (a run has its own)" if optional else "")
+    parser.add_argument("ground_truth", type=Path, nargs="?" if optional else None, help=text)
+    parser.add_argument(
+        "--format",
+        action="append",
+        metavar="NAME",
+        help="layout of the detections: activitynet, json, records, csv, thumos-txt, npz (default: told from the "
+        "content); any other name is the ground truth's",
+    )
+    parser.add_argument(
+        "--truth-format",
+        metavar="NAME",
+        help="layout of the ground truth, such as thumos-npy (default: told from its name and content)",
+    )
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="class list of detections that name classes by index"
+    )
     parser.add_argument(
         "--extra",
         type=Path,
@@ -22,10 +42,22 @@ def add_ground_truth(parser: argparse.ArgumentParser) -> None:
         "of thumos-npy, durations of thumos-txt, class list of csv and jsonl (default: beside the first)",
     )
     parser.add_argument(
-        "--subset", nargs="+", metavar="NAME", help="only these subsets of the ground truth (default: all videos)"
+        "--ambiguous",
+        type=Path,
+        metavar="FILE",
+        help="Ambiguous segments of a layout that has none, lines 'video start end' (Ambiguous_test.txt)",
     )
     parser.add_argument(
-        "--exclude", default="none", metavar="LIST", help="named list of videos to leave out, such as thumos14-212"
+        "--subset",
+        nargs="+",
+        metavar="NAME",
+        help="only these subsets of the ground truth (default: all videos)",
+    )
+    parser.add_argument(
+        "--exclude",
+        default="none",
+        metavar="LIST",
+        help="named list of videos to leave out on both sides, such as thumos14-212",
     )
 
 
@@ -39,12 +71,12 @@ def add_tiou(parser: argparse.ArgumentParser, usual: str) -> None:
     )
 
 
-def add_protocol(parser: argparse.ArgumentParser) -> None:
-    """`--protocol`."""
+def add_protocol(parser: argparse.ArgumentParser, others: str = "") -> None:
+    """`--protocol`; `others` tells of those that are not of detection."""
     parser.add_argument(
         "--protocol",
         default="activitynet",
-        help="activitynet (default), thumos-snippet (as CO2-Net) or thumos-official (the challenge's)",
+        help=f"activitynet (default), thumos-snippet (as CO2-Net) or thumos-official (the challenge's){others}",
     )
 
 
@@ -52,6 +84,18 @@ def add_draws(parser: argparse.ArgumentParser) -> None:
     """`--confidence` and `--seed` of bootstrap intervals."""
     parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals (default 0.95)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws of videos (default 0)")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """`--json`, `--table` and `--save`."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object (fractions) instead of the table")
+    parser.add_argument("--table", choices=("text", "md", "tex"), default="text", help="Markdown, or rows of LaTeX")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="also write the result as JSON, with protocol, version and files' hashes",
+    )
 
 
 def parse_tiou(words: list[str] | None) -> list[float] | None:
@@ -74,37 +118,207 @@ def parse_tiou(words: list[str] | None) -> list[float] | None:
     return thresholds
 
 
-def read_ground_truth(options: argparse.Namespace) -> "tuple[AnnotationSet, set[str]]":
-    """The videos that count, and the ids of those that `--subset` and `--exclude` leave out."""
-    from wtal.datasets.formats.by_name import guess_format, read_annotations
-    from wtal.datasets.splits import without
+def check_options(options: argparse.Namespace, usual: Sequence[float] | None = None) -> list[float] | None:
+    """The thresholds asked for, else `usual` (None: the protocol's). Raises `UserError` for any argument that is
+    wrong, before a file is read."""
+    from wtal.config.evaluation import check_tiou
+    from wtal.datasets.splits import EXCLUSIONS
+    from wtal.evaluation.detection.protocols import protocol_named
 
-    layout = options.format or guess_format(options.ground_truth)
+    if hasattr(options, "protocol"):
+        protocol_named(options.protocol)
+    tiou = parse_tiou(options.tiou) or usual
+    if tiou is not None or options.tiou is not None:
+        check_tiou(tuple(tiou or ()))
+    layouts(options)
+    if options.exclude not in EXCLUSIONS:
+        raise UserError(f"exclusion {options.exclude!r} is not one of {', '.join(EXCLUSIONS)}")
+    return None if tiou is None else list(tiou)
+
+
+def layouts(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """The layouts named for detections and ground truth. Raises `UserError` for a name that is neither's."""
+    from wtal.datasets.formats.by_name import FORMATS
+    from wtal.datasets.formats.predictions.by_name import LAYOUTS
+
+    found, truth = None, options.truth_format
+    for name in options.format or ():
+        if name in LAYOUTS:
+            found = name
+        elif truth is None:
+            truth = name
+    if truth is not None and truth not in FORMATS:
+        raise UserError(
+            f"format {truth!r} is none of detections ({', '.join(LAYOUTS)}) or ground truth ({', '.join(FORMATS)})"
+        )
+    return found, truth
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The videos that count, and what was left out."""
+
+    annotations: "AnnotationSet"
+    left_out: frozenset[str]
+    """Ids that `--subset` and `--exclude` leave out, on both sides."""
+    subset_of: Mapping[str, str]
+    """Subset of each of `left_out` that the ground truth knows."""
+
+
+def read_ground_truth(options: argparse.Namespace) -> GroundTruth:
+    """The ground truth that `options` names and the ids that do not count."""
+    from dataclasses import replace
+
+    from wtal.datasets.annotations import AnnotationSet
+    from wtal.datasets.formats.by_name import guess_format, read_annotations
+    from wtal.datasets.formats.thumos import read_segments
+    from wtal.datasets.splits import EXCLUSIONS, without
+
+    layout = layouts(options)[1] or guess_format(options.ground_truth)
     everything = read_annotations(options.ground_truth, layout, options.extra)
     chosen = without(everything, options.exclude)
     chosen = chosen.subset(*options.subset) if options.subset else chosen
-    return chosen, set(everything.videos) - set(chosen.videos)
+    if options.ambiguous is not None:
+        unsure = read_segments(options.ambiguous)
+        if not unsure.keys() & everything.videos.keys():
+            raise UserError(f"{options.ambiguous}: none of its {len(unsure)} videos is in {options.ground_truth}")
+        videos = {
+            video_id: replace(video, ambiguous=tuple(unsure.get(video_id, video.ambiguous)))
+            for video_id, video in chosen.videos.items()
+        }
+        chosen = AnnotationSet(chosen.classes, videos)
+    gone = everything.videos.keys() - chosen.videos.keys()
+    subset_of = {video_id: everything.videos[video_id].subset for video_id in gone}
+    return GroundTruth(chosen, frozenset(gone | set(EXCLUSIONS[options.exclude])), subset_of)
 
 
-def read_detections(path: Path, ground_truth: "AnnotationSet", left_out: set[str]) -> "dict[str, list[Detection]]":
-    """The detections in `path` less the videos left out; says on stderr what is odd about them."""
-    from wtal.datasets.annotations import read_predictions
+def read_detections(path: Path, truth: GroundTruth, options: argparse.Namespace) -> "dict[str, list[Detection]]":
+    """The detections in `path` less the videos left out; says on stderr what is odd about them.
 
-    found = read_predictions(path)
-    elsewhere = left_out & set(found)
-    if elsewhere:
-        _note(f"{path}: {len(elsewhere)} video(s) outside the chosen ones are left out")
-    kept = {video_id: detections for video_id, detections in found.items() if video_id not in elsewhere}
-    subsets = {video.subset for video in ground_truth.videos.values()}
-    detected = {ground_truth.videos[video_id].subset for video_id in kept if video_id in ground_truth.videos}
-    for silent in sorted(subsets - detected) if detected else []:
-        count = sum(video.subset == silent for video in ground_truth.videos.values())
-        _note(
-            f"{path}: nothing is detected in subset {silent!r}, but its {count} video(s) count; "
-            f"--subset {' '.join(sorted(detected))} leaves them out"
+    Raises `UserError` where none of the videos is one of the ground truth's.
+    """
+    from wtal.datasets.formats.predictions.by_name import read_detections as read
+
+    chosen = truth.annotations
+    predictions = read(path, layouts(options)[0], options.classes, chosen.classes)
+    if predictions.note:
+        note(f"{path}: {predictions.note}")
+    found = predictions.detections
+    kept = {video_id: detections for video_id, detections in found.items() if video_id not in truth.left_out}
+    if not found:
+        note(f"{path}: no video in it; nothing is detected")
+        return kept
+    if not kept.keys() & chosen.videos.keys():
+        raise UserError(_no_overlap(path, found, kept, truth))
+    if len(kept) < len(found):
+        note(f"{path}: {len(found) - len(kept)} video(s) outside the chosen ones are left out")
+    labels = {detection.label for detections in kept.values() for detection in detections}
+    if not labels:
+        note(f"{path}: no detection in any of the chosen videos")
+    elif labels.isdisjoint(chosen.classes):
+        raise UserError(
+            f"{path}: none of its {len(labels)} labels is a class of the ground truth: "
+            f"{_with_nearest(labels, chosen.classes)}; write the names as it does, or name them with --classes"
         )
+    _note_silent(path, kept, chosen)
     return kept
 
 
-def _note(text: str) -> None:
+def _note_silent(path: Path, kept: Mapping[str, object], chosen: "AnnotationSet") -> None:
+    subsets = {video.subset for video in chosen.videos.values()}
+    detected = {chosen.videos[video_id].subset for video_id in kept if video_id in chosen.videos}
+    for silent in sorted(subsets - detected):
+        count = sum(video.subset == silent for video in chosen.videos.values())
+        note(
+            f"{path}: nothing is detected in subset {silent!r}, but its {count} video(s) count; "
+            f"--subset {' '.join(sorted(detected))} leaves them out"
+        )
+    absent = [v for v, video in chosen.videos.items() if video.subset in detected and video.instances and v not in kept]
+    if absent:
+        note(f"{path}: {len(absent)} video(s) of the ground truth are not in it ({some(absent)}); all there is missed")
+
+
+def _no_overlap(path: Path, found: Mapping[str, object], kept: Mapping[str, object], truth: GroundTruth) -> str:
+    gone = len(found) - len(kept)
+    subsets = sorted({truth.subset_of[video_id] for video_id in found if truth.subset_of.get(video_id)})
+    where = f", in subset {', '.join(map(repr, subsets))}" if subsets else ""
+    left_out = f"{gone} of its {len(found)} videos are left out by --subset or --exclude{where}"
+    if not kept:
+        return f"{path}: {left_out}; nothing is left to measure"
+    wanted = sorted(truth.annotations.videos)
+    return (
+        f"{path}: none of its {len(kept)} {'other ' if gone else ''}videos is in the ground truth: "
+        f"{_with_nearest(kept, wanted)}; the ground truth has {some(wanted)}; "
+        f"{left_out if gone else 'write the ids as it does'}"
+    )
+
+
+def _with_nearest(names: Iterable[str], wanted: Sequence[str]) -> str:
+    """The first three of `names`, each with the one of `wanted` that is most like it."""
+    names, said = sorted(names), []
+    for name in names[:3]:
+        near = difflib.get_close_matches(name, wanted, 1, 0.5)
+        said.append(f"{name!r} (nearest: {near[0]!r})" if near else repr(name))
+    return ", ".join(said) + (", ..." if len(names) > 3 else "")
+
+
+def trace(options: argparse.Namespace, values: Mapping[str, Any], **files: Path | None) -> None:
+    """Write `--save FILE`: the result with the version, the protocol, every option, and the files' hashes."""
+    from feature_extraction.files import write_json
+
+    if options.save is None:
+        return
+    for name in ("ground_truth", "extra", "ambiguous", "classes"):
+        files.setdefault(name, getattr(options, name, None))
+    asked = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in sorted(vars(options).items())
+        if name not in ("json", "table", "save") and value is not None
+    }
+    record = {
+        "wtal": _version(),
+        "protocol": values.get("protocol", getattr(options, "protocol", None)),
+        "options": asked,
+        "files": {name: _hashed(path) for name, path in files.items() if path is not None},
+        "result": dict(values),
+    }
+    write_json(options.save, record)
+
+
+def _version() -> str | None:
+    try:
+        return importlib.metadata.version("wtal")
+    except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+        return None
+
+
+ANNOTATION_SUFFIXES = ("", ".npy", ".txt", ".json", ".csv", ".npz", ".mat")
+"""What of a folder is hashed, without the features that may lie beside."""
+
+
+def _hashed(path: Path) -> dict[str, Any]:
+    from feature_extraction.files import sha256_file
+
+    if not path.is_dir():
+        return {"path": str(path), "sha256": sha256_file(path)}
+    inside = {
+        str(file.relative_to(path)): file for file in sorted(path.rglob("*")) if file.suffix in ANNOTATION_SUFFIXES
+    }
+    kept = {name: file for name, file in inside.items() if file.is_file() and "features" not in name.lower()}
+    return {"path": str(path), "sha256": {name: sha256_file(file) for name, file in kept.items()}}
+
+
+def show(options: argparse.Namespace, values: Mapping[str, Any], table: str) -> None:
+    """Print the result the way that `options` ask for."""
+    print(json.dumps(values, allow_nan=False) if options.json else table)
+
+
+def some(names: Iterable[str]) -> str:
+    """The first three of `names`."""
+    names = list(names)
+    return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
+
+
+def note(text: str) -> None:
+    """One line on stderr that changes no exit code."""
     print(f"note: {text}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from feature_extraction.errors import UserError
 from wtal.config.strict import build
 
-Signal = Literal["cas", "attention", "product"]
+Signal = Literal["cas", "attention", "product", "raw"]
 Scaling = Literal["minmax", "absolute"]
 
 
@@ -18,13 +18,17 @@ class ProposalPass:
     """One more signal to threshold, beside the first one."""
 
     signal: Signal = "attention"
-    """`cas`: frame probability of the class; `attention`: class-agnostic actionness; `product`: both
-    multiplied."""
+    """`cas`: frame probability of the class; `attention`: class-agnostic actionness; `product`: both multiplied; `raw`:
+    class scores times attention, before they become probabilities (CO2-Net, DELU, UM)."""
     thresholds: tuple[float, ...] = (0.5,)
     """Proposals are the runs of snippets strictly above each of these."""
     scaling: Scaling = "absolute"
     """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left
     alone)."""
+
+    zero_below: bool = False
+    """Score these proposals by a signal that is 0 where the thresholded one does not reach the threshold (UM's passes
+    over scores). Needs `repeats`."""
 
     def __post_init__(self) -> None:
         _check_thresholds(self.thresholds)
@@ -52,24 +56,45 @@ class InferenceSettings:
     the branch's own where classes are chosen. Empty: the branch's own."""
     video_classifier_weight: float = 1.0
     """Share of the video classifier in the video score, 0..1; the branch has the rest."""
+    rule: Literal["probability", "minmax"] = "probability"
+    """What a frame's score is, for every row alike, so that rows differ by their weights alone: P itself (the sigmoid
+    or softmax that the branch has; frozen CLIP, which no training calibrates, has the softmax of equation (3) as
+    printed), or its logits stretched to 0..1 per video and class."""
     fusion: Literal["none", "average", "weighted"] = "none"
     """Average this branch's frame and video scores with the other branch's (Table 4 of the paper)."""
     fusion_weight: float = 0.5
     """Weight of this branch under `weighted`; the other branch has the rest."""
     signal: Signal = "cas"
-    """What is thresholded. `cas`: frame probability of the class; `attention`: class-agnostic actionness,
-    with the same proposals for every class; `product`: both multiplied."""
+    """What is thresholded. `cas`: frame probability of the class; `attention`: class-agnostic actionness, with the same
+    proposals for every class; `product`: both multiplied; `raw`: class scores times attention, before they become
+    probabilities (CO2-Net, DELU, UM)."""
     thresholds: tuple[float, ...] = (0.45,)
     """theta_loc. Proposals are the runs of snippets strictly above each of these."""
     scaling: Scaling = "minmax"
     """`minmax`: the signal is stretched to 0..1 per video and class before thresholding (a flat one is left
     alone); `absolute`: thresholds apply to the scores as they are. Silent in the paper."""
+    zero_below: bool = False
+    """Score the first signal's proposals by a signal that is 0 where that one does not reach the threshold (UM). Needs
+    `repeats`."""
     more: tuple[ProposalPass, ...] = ()
     """Further signals to threshold; their proposals join the first one's."""
     upsample: int = 1
     """Positions per snippet: signals are interpolated linearly to a finer axis before thresholding."""
+    upsample_at: Literal["centre", "start"] = "centre"
+    """Where on the finer axis a snippet's value sits: at its centre, with flat ends, or at its start, with the last
+    positions extrapolated (UM's code, half a snippet early)."""
+    repeats: bool = False
+    """Keep a segment as often as thresholds and signals find it (the published methods): soft-NMS then lowers all but
+    one, and what they overlap, each time."""
+    first_alone: bool = True
+    """Whether the first position is a proposal where it alone is above a threshold; published code passes it over."""
+    longest: int = 0
+    """Most snippets of a video that the networks see; longer videos are thinned to that many at equal distances, each
+    standing for more seconds (UM: 750). 0: every snippet."""
     min_length: float = 0.0
     """Shortest proposal kept, in snippets (not in upsampled positions)."""
+    min_length_at: Literal["before", "after"] = "before"
+    """Whether short proposals are dropped before suppression, or after it, when they have lowered others (DELU)."""
     score: Literal["max", "mean", "oic"] = "max"
     """Score of a proposal: largest or mean value inside, or outer-inner contrast (mean inside less mean
     around)."""
@@ -82,9 +107,13 @@ class InferenceSettings:
     gamma: float = 0.0
     """Weight of the video's score of the class, added to the proposal's score."""
     nms: Literal["none", "hard", "gaussian", "linear"] = "gaussian"
-    """Suppression among the proposals of one class: `hard` drops those above `nms_tiou`; `gaussian`
-    multiplies by exp(-tIoU^2 / nms_sigma); `linear` multiplies by 1 - tIoU above `nms_tiou`. The tIoU is
-    exact, in seconds."""
+    """Suppression among the proposals of one class: `hard` drops those that reach `nms_tiou`; `gaussian` multiplies by
+    exp(-tIoU^2 / nms_sigma); `linear` multiplies by 1 - tIoU above `nms_tiou`."""
+    nms_added: Literal["none", "snippet", "second"] = "none"
+    """Added to every length and intersection of the tIoU in suppression, so that segments that touch overlap: nothing
+    (the exact tIoU), a snippet (CO2-Net's and DELU's code), or a second (UM's)."""
+    decay_negative: bool = False
+    """Whether soft-NMS multiplies negative scores too, which raises them (CO2-Net's and DELU's code)."""
     nms_sigma: float = 0.3
     """Sigma of `gaussian`."""
     nms_tiou: float = 0.5
@@ -103,12 +132,14 @@ class InferenceSettings:
         for name in ("class_threshold", "fusion_weight", "nms_tiou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"inference.{name} must be in [0, 1], got {getattr(self, name)}")
-        for name, least in (("class_top", 1), ("upsample", 1), ("max_detections", 0)):
+        for name, least in (("class_top", 1), ("upsample", 1), ("max_detections", 0), ("longest", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"inference.{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("min_length", "oic_lambda"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"inference.{name} must not be negative, got {getattr(self, name)}")
+        if any(one.zero_below for one in self.passes) and not self.repeats:
+            raise UserError("inference.zero_below scores a segment anew for each threshold: set inference.repeats=true")
         if not 0 < self.nms_sigma < math.inf:
             raise UserError(f"inference.nms_sigma must be a positive number, got {self.nms_sigma}")
         if not math.isfinite(self.gamma) or (self.score_floor is not None and not math.isfinite(self.score_floor)):
@@ -117,7 +148,9 @@ class InferenceSettings:
     @property
     def passes(self) -> tuple[ProposalPass, ...]:
         """Every signal that is thresholded, the first one included."""
-        first = ProposalPass(signal=self.signal, thresholds=self.thresholds, scaling=self.scaling)
+        first = ProposalPass(
+            signal=self.signal, thresholds=self.thresholds, scaling=self.scaling, zero_below=self.zero_below
+        )
         return (first, *self.more)
 
 
@@ -137,44 +170,58 @@ PRESETS: dict[str, dict[str, Any]] = {
         "signal": "cas",
         "thresholds": [0.45],
         "scaling": "minmax",
+        "zero_below": False,
         "more": [],
         "upsample": 1,
+        "upsample_at": "centre",
+        "repeats": False,
+        "first_alone": True,
+        "longest": 0,
         "min_length": 0.0,
+        "min_length_at": "before",
         "score": "max",
         "score_signal": "cas",
         "score_scaling": "absolute",
         "gamma": 0.0,
         "nms": "gaussian",
+        "nms_added": "none",
+        "decay_negative": False,
         "nms_sigma": 0.3,
     },
-    # CO2-Net, ACM MM 2021 (DELU: 20 thresholds, proposals of at least 2 snippets): attention alone is
-    # thresholded. The published soft-NMS adds 1 to all lengths; ours has the exact tIoU.
+    # CO2-Net, ACM MM 2021, as its code does it: attention alone is thresholded, raw scores times attention are scored.
     "co2net": {
         "class_rule": "absolute",
         "class_threshold": 0.2,
         "signal": "attention",
         "thresholds": [round(0.1 + 0.8 * i / 9, 6) for i in range(10)],
         "scaling": "absolute",
+        "zero_below": False,
         "more": [],
         "upsample": 1,
+        "repeats": True,
+        "first_alone": False,
+        "longest": 0,
         "min_length": 0.0,
+        "min_length_at": "before",
         "score": "oic",
-        "score_signal": "product",
+        "score_signal": "raw",
         "score_scaling": "absolute",
         "oic_lambda": 0.25,
         "gamma": 0.2,
         "nms": "gaussian",
+        "nms_added": "snippet",
+        "decay_negative": True,
         "nms_sigma": 0.3,
     },
-    # UM, AAAI 2021: scores times feature magnitude, and magnitude alone, both thresholded on a 24 times finer
-    # axis. The published code sets scores below the threshold to 0 before the contrast, so that its outer
-    # part is near 0.
+    # UM, AAAI 2021, as its code does it: scores times feature magnitude, and magnitude alone, both thresholded on a 24
+    # times finer axis.
     "um": {
         "class_rule": "absolute",
         "class_threshold": 0.2,
-        "signal": "product",
+        "signal": "raw",
         "thresholds": [round(0.025 * i, 6) for i in range(10)],
         "scaling": "minmax",
+        "zero_below": True,
         "more": [
             {
                 "signal": "attention",
@@ -183,15 +230,27 @@ PRESETS: dict[str, dict[str, Any]] = {
             }
         ],
         "upsample": 24,
+        "upsample_at": "start",
+        "repeats": True,
+        "first_alone": False,
+        "longest": 750,
         "min_length": 0.083,
+        "min_length_at": "before",
         "score": "oic",
-        "score_signal": "product",
+        "score_signal": "raw",
         "score_scaling": "minmax",
         "oic_lambda": 0.25,
         "gamma": 0.2,
         "nms": "hard",
+        "nms_added": "second",
         "nms_tiou": 0.6,
     },
+}
+PRESETS["delu"] = PRESETS["co2net"] | {
+    # DELU, ECCV 2022: CO2-Net's with 20 thresholds, and one-snippet detections dropped at the end
+    "thresholds": [round(0.1 + 0.8 * i / 19, 6) for i in range(20)],
+    "min_length": 2.0,
+    "min_length_at": "after",
 }
 
 

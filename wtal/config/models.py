@@ -154,6 +154,12 @@ class EvidentialSettings(ConsensusSettings):
     """A, how far those weights are from 1 for the surest and the least sure snippet; ActivityNet: 0.2."""
     attention_ratio: int = 9
     """T over the number of most attended snippets behind a video's evidence; ActivityNet: 5."""
+    evidence: Literal["exp", "relu"] = "exp"
+    """What the evidential video loss is: cross-entropy of evidence exp(score), or, published for ActivityNet, the
+    squared error of evidence max(score, 0)."""
+    ordering: Literal["published", "ranked"] = "published"
+    """Which snippet gets which weight of the uncertainty's curve: as the published code gathers them, which is by no
+    rank, or by rank as the paper means it, the surest first."""
 
     def __post_init__(self) -> None:
         self._check("cbp.delu")
@@ -178,7 +184,8 @@ class CBPSettings:
     streams: tuple[str, ...] = ("rgb", "flow")
     """Feature streams, joined side by side in this order."""
     early_fusion: Literal["none", "average", "concatenation"] = "none"
-    """Feed the VLP's stream to this branch too (the fair-comparison baseline)."""
+    """Feed the VLP's stream to this branch too (the fair-comparison baseline): a linear map of it averaged with the own
+    streams, or joined to them. Methods that compare two streams (CO2-Net, DELU) get it beside each of the two."""
     width: int = 512
     """Feature width of `transformer`, `convolution` and `multiscale`. Silent in the paper."""
     layers: int = 1
@@ -256,11 +263,6 @@ class CBPSettings:
             raise UserError(
                 f"cbp.instance_weight is for {', '.join(OWN)}; cbp.name {self.name!r} has losses of its own: leave "
                 "it out"
-            )
-        if self.name in ("co2net", "delu") and self.early_fusion == "concatenation":
-            raise UserError(
-                f"cbp.early_fusion 'concatenation' does not fit cbp.name {self.name!r}, which compares two streams; "
-                "use average or none"
             )
 
 

@@ -16,6 +16,7 @@ Legend: R resamples, V videos, K thresholds, N detections.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from wtal.evaluation.detection.protocols import (
     result_of,
     rows_by_class,
 )
+
+if TYPE_CHECKING:
+    import pandas
 
 BLOCK_VALUES = 1 << 22
 """Resamples times detections of a class at a time: bounds the memory."""
@@ -90,6 +94,10 @@ class BootstrapResult:
             "average_mAP": self.average_mAP.as_dict(),
         }
 
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row a threshold and one for their `mean`; columns `value`, `low`, `high` and `bias`, fractions."""
+        return _frame(self.result.tiou, [*self.mAP, self.average_mAP])
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -102,6 +110,15 @@ class Comparison:
     average_difference: Interval
     p_value: float
     """Two-sided, of the difference in average mAP: twice the share of draws on the rarer side of 0."""
+
+    def notes(self, names: Sequence[str] = ("first", "second")) -> list[str]:
+        """What a reader should know of the input: of the ground truth, then of either side under its name."""
+        first, second = self.first.result.notes, self.second.result.notes
+        return [
+            *(note for note in first if note in second),
+            *(f"{names[0]}: {note}" for note in first if note not in second),
+            *(f"{names[1]}: {note}" for note in second if note not in first),
+        ]
 
     def as_dict(self) -> dict:
         """Plain values for JSON."""
@@ -118,11 +135,25 @@ class Comparison:
                 name: float(second.ap_KC[:, c].mean() - first.ap_KC[:, c].mean())
                 for c, name in enumerate(first.classes)
             },
-            # what both say is of the ground truth
-            "notes": [note for note in first.notes if note in second.notes]
-            + [f"first: {note}" for note in first.notes if note not in second.notes]
-            + [f"second: {note}" for note in second.notes if note not in first.notes],
+            "notes": self.notes(),
         }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row a threshold and one for their `mean`; mAP of `first` and `second`, then the difference's `value`,
+        `low`, `high` and `bias`. Fractions."""
+        tiou = self.first.result.tiou
+        frame = _frame(tiou, [*self.difference, self.average_difference])
+        for place, (name, side) in enumerate((("first", self.first), ("second", self.second))):
+            frame.insert(place, name, side.to_frame()["value"])
+        frame.attrs = {"protocol": self.first.result.protocol, "p_value": self.p_value}
+        return frame
+
+
+def _frame(tiou: Sequence[float], intervals: Sequence[Interval]) -> "pandas.DataFrame":
+    import pandas
+
+    index = pandas.Index([*tiou, "mean"], name="tIoU", dtype=object)
+    return pandas.DataFrame([interval.as_dict() for interval in intervals], index)
 
 
 def bootstrap_map(
@@ -138,8 +169,8 @@ def bootstrap_map(
 
 def intervals_of(assignment: Assignment, protocol: str, settings: BootstrapSettings) -> BootstrapResult:
     """`bootstrap_map` of an assignment that was made under `protocol`."""
-    weight_RV = draw_weights(len(assignment.problem.videos), settings)
-    return _with_intervals(assignment, protocol, weight_RV, settings)[0]
+    videos = sorted(assignment.problem.videos)
+    return _with_intervals(assignment, protocol, videos, settings)[0]
 
 
 def compare(
@@ -153,14 +184,8 @@ def compare(
     """Both are measured on the same draws of videos, so what a video does to both cancels."""
     settings = settings or BootstrapSettings()
     assignments = [assign(ground_truth, predictions, protocol, tiou) for predictions in (first, second)]
-    videos = tuple(dict.fromkeys(name for assignment in assignments for name in assignment.problem.videos))
-    position = {name: index for index, name in enumerate(videos)}
-    weight_RV = draw_weights(len(videos), settings)
-    measured = [
-        _with_intervals(a, protocol, weight_RV[:, [position[name] for name in a.problem.videos]], settings)
-        for a in assignments
-    ]
-    (one, one_RK), (two, two_RK) = measured
+    videos = sorted({name for assignment in assignments for name in assignment.problem.videos})
+    (one, one_RK), (two, two_RK) = (_with_intervals(a, protocol, videos, settings) for a in assignments)
     difference_RK = two_RK - one_RK
     values = np.array(two.result.mAP) - np.array(one.result.mAP)
     average_R = _reflected(values.mean(), difference_RK.mean(axis=1))
@@ -204,9 +229,12 @@ def resampled_map(assignment: Assignment, rules: Protocol, weight_RV: np.ndarray
 
 
 def _with_intervals(
-    assignment: Assignment, protocol: str, weight_RV: np.ndarray, settings: BootstrapSettings
+    assignment: Assignment, protocol: str, videos: Sequence[str], settings: BootstrapSettings
 ) -> tuple[BootstrapResult, np.ndarray]:
+    """`videos`, by name, are the ones drawn from: the draws do not hang on the order of a file."""
     result = result_of(assignment, protocol)
+    position = {name: index for index, name in enumerate(videos)}
+    weight_RV = draw_weights(len(videos), settings)[:, [position[name] for name in assignment.problem.videos]]
     mAP_RK = resampled_map(assignment, protocol_named(protocol), weight_RV)
     each = tuple(_interval(value, mAP_RK[:, k], settings) for k, value in enumerate(result.mAP))
     average = _interval(result.average_mAP, mAP_RK.mean(axis=1), settings)

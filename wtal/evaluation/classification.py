@@ -33,6 +33,10 @@ class ClassificationResult:
     """Share of the labelled videos whose best-scored class is one of their labels."""
     gap: float
     """Global average precision: all (video, class) scores in one ranking."""
+    accuracy: float
+    """Share of the labelled videos whose n best-scored classes are exactly their n labels."""
+    videos: int
+    """Videos measured on."""
 
     @property
     def mAP(self) -> float:
@@ -48,7 +52,8 @@ class ClassificationResult:
     def as_dict(self) -> dict:
         """Plain values for JSON."""
         ap = {name: float(value) for name, value in zip(self.classes, self.ap_C, strict=True)}
-        return {"mAP": self.mAP, "hit_at_1": self.hit_at_1, "gap": self.gap, "AP": ap}
+        values = {"mAP": self.mAP, "hit_at_1": self.hit_at_1, "gap": self.gap, "accuracy": self.accuracy}
+        return values | {"videos": self.videos, "AP": ap}
 
 
 def classification_map(
@@ -75,8 +80,10 @@ def classification_map(
         for c in present
     ]
     labelled = np.flatnonzero(label_VC.any(axis=1))
-    ranked = np.lexsort((label_VC, -score_VC), axis=1)[:, :top]
-    best_V = ranked[labelled, 0]
+    order_VC = np.lexsort((label_VC, -score_VC), axis=1)
+    ranked, best_V = order_VC[:, :top], order_VC[labelled, 0]
+    right_VC = np.take_along_axis(label_VC & offered_VC, order_VC, axis=1)[labelled]
+    among_VC = np.arange(len(classes)) < label_VC[labelled].sum(axis=1, keepdims=True)
     kept_VC = np.zeros(label_VC.shape, dtype=bool)
     np.put_along_axis(kept_VC, ranked, True, axis=1)
     kept_VC &= offered_VC
@@ -85,6 +92,8 @@ def classification_map(
         np.array(ap),
         float((label_VC & offered_VC)[labelled, best_V].mean()),
         ranked_pessimistically(score_VC[kept_VC], label_VC[kept_VC], int(label_VC.sum())),
+        float((right_VC | ~among_VC).all(axis=1).mean()),
+        len(label_VC),
     )
 
 
@@ -108,6 +117,34 @@ def video_map(ground_truth: AnnotationSet, predictions: Mapping[str, Sequence[De
     return classification_map(score_VC, label_VC, ground_truth.classes)
 
 
+def video_score_map(
+    ground_truth: AnnotationSet, score_by_video: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> ClassificationResult:
+    """`classification_map` of pooled video scores, such as a run's `VideoScores.video_C`, against video labels; no
+    segment is needed.
+
+    `score_by_video`: float `[C]` by video id, one a class of `classes`. Videos without a label are left out, because
+    nothing is known of them; a labelled video without scores, or a class that is not in `classes`, is offered
+    nothing. Raises `UserError` where no video is labelled and for scores that do not fit `classes`.
+    """
+    labelled = [video for _, video in sorted(ground_truth.videos.items()) if video.labels]
+    if not labelled:
+        raise UserError("no video has a label; there is nothing to measure")
+    names = tuple(dict.fromkeys((*ground_truth.classes, *classes)))
+    place = [names.index(name) for name in classes]
+    score_VC = np.full((len(labelled), len(names)), -math.inf)
+    label_VC = np.zeros(score_VC.shape, dtype=bool)
+    for v, video in enumerate(labelled):
+        label_VC[v, [names.index(label) for label in video.labels]] = True
+        if (score_C := score_by_video.get(video.video_id)) is not None:
+            if np.shape(score_C) != (len(classes),):
+                raise UserError(
+                    f"video {video.video_id!r}: scores {np.shape(score_C)} do not fit {len(classes)} classes"
+                )
+            score_VC[v, place] = score_C
+    return classification_map(score_VC, label_VC, names)
+
+
 @dataclass(frozen=True)
 class TaggingResult:
     """All of them, 0..1."""
@@ -126,6 +163,12 @@ class TaggingResult:
     def as_dict(self) -> dict[str, float]:
         """The fields by name."""
         return asdict(self)
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row, a column a measure."""
+        import pandas
+
+        return pandas.DataFrame([self.as_dict()])
 
 
 def tagging_metrics(score_NC: np.ndarray, label_NC: np.ndarray, top_k: int = 20) -> TaggingResult:

@@ -14,12 +14,16 @@ Legend: T snippets (or spans of them, of a number of snippets each), C classes, 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_SNIPPETS = 2.0**50
 """Longer videos (absurd durations) are cut here: counts of snippets stay exact in float64."""
@@ -40,6 +44,12 @@ class FrameMIoU:
         """Plain values for JSON (null for NaN)."""
         values = {"fg_miou": self.foreground, "bg_miou": self.background, "confident": self.confident}
         return {key: None if math.isnan(value) else value for key, value in values.items()} | {"pairs": self.pairs}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row: `fg_miou`, `bg_miou`, `confident` (fractions, NaN where there is nothing) and `pairs`."""
+        import pandas
+
+        return pandas.DataFrame([self.as_dict()]).astype(dict.fromkeys(("fg_miou", "bg_miou", "confident"), float))
 
 
 def frame_miou(
@@ -145,7 +155,7 @@ def detection_frame_miou(
     """
     grid = grid or TimeGrid()
     truth, prediction, labels, snippets = {}, {}, {}, {}
-    for video in ground_truth.videos.values():
+    for _, video in sorted(ground_truth.videos.items()):  # by name: a sum in another order has other last digits
         if not video.instances:
             continue
         found = [d for d in predictions.get(video.video_id, ()) if d.score >= lowest_score]

@@ -76,7 +76,7 @@ def average_recall(
 ) -> AverageRecall:
     """AR@AN of detections of whatever class, at averages of 1 to `largest` proposals a video.
 
-    Videos: those of the ground truth that have an instance. Equal scores keep the file order.
+    Videos: those of the ground truth that have an instance. Equal scores keep the order of the video's list.
     """
     thresholds = tuple(float(threshold) for threshold in tiou)
     check_tiou(thresholds)

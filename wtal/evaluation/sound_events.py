@@ -8,11 +8,14 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_bipartite_matching
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Event(Protocol):
@@ -69,13 +72,43 @@ class F1Result:
     @property
     def macro(self) -> float:
         """Mean of the classes' F1, over classes that occur in reference or estimate (the DCASE headline)."""
-        values = [counts.f1 for counts in self.per_class.values() if not math.isnan(counts.f1)]
-        return sum(values) / len(values) if values else math.nan
+        return _mean(counts.f1 for counts in self.per_class.values())
+
+    @property
+    def macro_precision(self) -> float:
+        """Mean of the classes' precision, over classes that were estimated."""
+        return _mean(counts.precision for counts in self.per_class.values())
+
+    @property
+    def macro_recall(self) -> float:
+        """Mean of the classes' recall, over classes of the reference."""
+        return _mean(counts.recall for counts in self.per_class.values())
 
     @property
     def micro(self) -> float:
         """F1 of the counts summed over classes."""
-        return sum(self.per_class.values(), Counts()).f1
+        return self.total.f1
+
+    @property
+    def total(self) -> Counts:
+        """The counts summed over classes."""
+        return sum(self.per_class.values(), Counts())
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row a class: `tp`, `fp`, `fn`, and the fractions `precision`, `recall` and `f1` (NaN where undefined)."""
+        import pandas
+
+        rows = [
+            (c.true_positive, c.false_positive, c.false_negative, c.precision, c.recall, c.f1)
+            for c in self.per_class.values()
+        ]
+        columns = ["tp", "fp", "fn", "precision", "recall", "f1"]
+        return pandas.DataFrame(rows, pandas.Index(list(self.per_class), name="class", dtype=object), columns)
+
+
+def _mean(values: Iterable[float]) -> float:
+    there = [value for value in values if not math.isnan(value)]
+    return sum(there) / len(there) if there else math.nan
 
 
 def event_f1(

@@ -1,6 +1,6 @@
 """Non-maximum suppression in time, hard and soft, of all classes of a video in one call.
 
-Legend: N detections. The tIoU is exact: intersection over union of half-open segments.
+Legend: N detections. The tIoU is the exact intersection over union of half-open segments unless something is `added`.
 """
 
 import functools
@@ -22,14 +22,17 @@ def suppress(
     tiou: float = 0.5,
     floor: float = -np.inf,
     limit: int = 0,
+    added: float = 0.0,
+    decay_negative: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Suppress within each class; returns (kept indices, their scores) by class, then by falling score.
 
     Greedy: the best detection left (of equals the first) is kept and lowers the rest of its class: `hard`
-    drops those of tIoU > `tiou`; `gaussian` multiplies by exp(-tIoU^2 / sigma) and `linear` by 1 - tIoU where
-    tIoU > `tiou` (Bodla et al., ICCV 2017). Scores that are not positive are left as they are, for
-    multiplying would raise them. A class ends when its best score is below `floor` or `limit` detections (0:
-    all) are kept. `class_N` must be sorted. Start and end may be in any unit.
+    drops those of tIoU >= `tiou`; `gaussian` multiplies by exp(-tIoU^2 / sigma) and `linear` by 1 - tIoU where
+    tIoU > `tiou` (Bodla et al., ICCV 2017). Scores that are not positive are left as they are, for multiplying would
+    raise them, unless `decay_negative`. `added` lengthens every segment and intersection of the tIoU. A class ends when
+    its best score is below `floor` or `limit` detections (0: all) are kept. `class_N` must be sorted. Start, end and
+    `added` may be in any unit.
     """
     if not len(class_N):
         return np.zeros(0, dtype=np.int64), np.zeros(0)
@@ -47,6 +50,8 @@ def suppress(
         float(tiou),
         float(floor),
         int(limit),
+        float(added),
+        bool(decay_negative),
     )
 
 
@@ -61,7 +66,9 @@ def _kernel() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
         return numba.njit(_suppress)
 
 
-def _suppress(bounds, start, end, score, method, sigma, tiou, floor, limit):  # pragma: no cover - compiled
+def _suppress(
+    bounds, start, end, score, method, sigma, tiou, floor, limit, added, decay_negative
+):  # pragma: no cover - compiled
     kept = np.empty(len(start), dtype=np.int64)
     kept_score = np.empty(len(start), dtype=np.float64)
     left = np.arange(len(start))
@@ -87,13 +94,13 @@ def _suppress(bounds, start, end, score, method, sigma, tiou, floor, limit):  # 
                 if i == passed:
                     continue
                 other = left[i]
-                inter = min(end[winner], end[other]) - max(start[winner], start[other])
+                inter = min(end[winner], end[other]) - max(start[winner], start[other]) + added
                 if inter > 0:
-                    overlap = inter / (end[winner] - start[winner] + end[other] - start[other] - inter)
+                    overlap = inter / (end[winner] - start[winner] + end[other] - start[other] + 2 * added - inter)
                     if method == 0:
-                        if overlap > tiou:
+                        if overlap >= tiou:
                             continue
-                    elif score[other] > 0:
+                    elif score[other] > 0 or decay_negative:
                         if method == 1:
                             score[other] *= np.exp(-overlap * overlap / sigma)
                         elif overlap > tiou:

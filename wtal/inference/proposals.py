@@ -4,6 +4,7 @@ Legend: T snippets (or upsampled positions), C classes, K thresholds, N proposal
 that the signal has; a proposal's end is exclusive.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Proposals:
-    """Segments of the classes' signals, sorted by class, start, end, without duplicates."""
+    """Segments of the classes' signals."""
 
     class_N: np.ndarray
     """int64, column of the signal."""
@@ -27,15 +28,19 @@ class Proposals:
         return Proposals(self.class_N[keep], self.start_N[keep], self.end_N[keep])
 
 
-def upsample(signal_TC: np.ndarray, factor: int) -> np.ndarray:
-    """Linear interpolation to `factor` positions per snippet, `[T * factor, C]`; values sit at centres, ends
-    are flat."""
+def upsample(signal_TC: np.ndarray, factor: int, at: str = "centre") -> np.ndarray:
+    """Linear interpolation to `factor` positions per snippet, `[T * factor, C]`.
+
+    Values sit at the snippets' centres, and the ends are flat; or `at` their "start", and the end goes on as it went.
+    """
     if factor == 1:
         return signal_TC
     length = len(signal_TC)
-    centre = np.clip((np.arange(length * factor) + 0.5) / factor - 0.5, 0, length - 1)
-    left = np.minimum(centre.astype(np.int64), max(0, length - 2))
-    weight = (centre - left).astype(signal_TC.dtype)[:, None]
+    place = np.arange(length * factor) / factor
+    if at == "centre":
+        place = np.clip(place + 0.5 / factor - 0.5, 0, length - 1)
+    left = np.clip(place.astype(np.int64), 0, max(0, length - 2))
+    weight = (place - left).astype(signal_TC.dtype)[:, None]
     right = np.minimum(left + 1, length - 1)
     return signal_TC[left] * (1 - weight) + signal_TC[right] * weight
 
@@ -47,30 +52,33 @@ def stretch(signal_TC: np.ndarray) -> np.ndarray:
     return np.where(flat_C, signal_TC, (signal_TC - low_C) / np.where(flat_C, 1, high_C - low_C))
 
 
-def propose(signal_TC: np.ndarray, threshold_K: np.ndarray) -> Proposals:
-    """The runs of positions strictly above each threshold, for every class; equal runs are kept once."""
+def propose(signal_TC: np.ndarray, threshold_K: Sequence[float], first_alone: bool = True) -> Proposals:
+    """The runs of positions strictly above each threshold, for every class, by threshold, class, time.
+
+    `first_alone`: whether the first position counts where no other one is above a threshold.
+    """
     length, classes = signal_TC.shape
+    threshold_K = np.asarray(threshold_K, dtype=signal_TC.dtype)
     above_KCT = np.zeros((len(threshold_K), classes, length + 2), dtype=np.int8)
-    above_KCT[:, :, 1:-1] = signal_TC.T > np.asarray(threshold_K, dtype=signal_TC.dtype)[:, None, None]
+    above_KCT[:, :, 1:-1] = signal_TC.T > threshold_K[:, None, None]
+    if not first_alone:
+        above_KCT[:, :, 1] &= above_KCT[:, :, 2:].any(axis=2)
     change_KCT = np.diff(above_KCT, axis=2)
     # Both come in the order threshold, class, time, so the n-th start belongs to the n-th end.
     _, class_N, start_N = np.nonzero(change_KCT == 1)
-    end_N = np.nonzero(change_KCT == -1)[2]
-    return unique(class_N, start_N, end_N, length)
+    return Proposals(class_N, start_N, np.nonzero(change_KCT == -1)[2])
 
 
-def unique(class_N: np.ndarray, start_N: np.ndarray, end_N: np.ndarray, length: int) -> Proposals:
-    """Sort by class, start, end and drop repetitions; `length` is the axis's, in positions."""
+def unique(found: Proposals, length: int) -> Proposals:
+    """Sorted by class, start, end, without repetitions; `length` is the axis's, in positions."""
     span = length + 1
-    key_N = np.unique((class_N * span + start_N) * span + end_N)
+    key_N = np.unique((found.class_N * span + found.start_N) * span + found.end_N)
     return Proposals(key_N // (span * span), key_N // span % span, key_N % span)
 
 
-def join(parts: list[Proposals], length: int) -> Proposals:
-    """The union of several signals' proposals."""
-    return unique(
-        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")), length
-    )
+def join(parts: Sequence[Proposals]) -> Proposals:
+    """Several signals' proposals, one after the other."""
+    return Proposals(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("class_N", "start_N", "end_N")))
 
 
 def maximum_inside(signal_TC: np.ndarray, proposals: Proposals) -> np.ndarray:

@@ -25,6 +25,8 @@ class BranchOutput:
     """Frame features for the contrastive loss (7); not normalised."""
     attention_BT: Tensor | None = None
     """Class-agnostic actionness in 0..1, where the branch has one."""
+    raw_BTC: Tensor | None = None
+    """Class scores times attention, where the branch has one: what the published methods' detections are scored by."""
     extra: dict[str, Tensor] = field(default_factory=dict)
     """Whatever the branch's own loss needs besides; every tensor begins with B."""
 
@@ -37,7 +39,7 @@ class BranchOutput:
         """The same output with `function` applied to every tensor (gathering over processes, detaching, ...)."""
         changed = {
             name: function(getattr(self, name))
-            for name in ("logit_BTC", "log_p_BTC", "log_not_p_BTC", "feature_BTD", "attention_BT")
+            for name in ("logit_BTC", "log_p_BTC", "log_not_p_BTC", "feature_BTD", "attention_BT", "raw_BTC")
             if getattr(self, name) is not None
         }
         return replace(self, **changed, extra={name: function(value) for name, value in self.extra.items()})
@@ -86,7 +88,7 @@ class Inputs:
     """What a CBP branch is fed, which the settings do not say."""
 
     widths: tuple[int, ...]
-    """Width of each of the streams that `cbp.streams` names."""
+    """Width of each part that was joined: a stream, or a stream with an early-fused one beside it."""
     width: int
     """Width D of the joined input, early fusion included."""
     typical_length: float = 100.0

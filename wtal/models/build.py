@@ -22,7 +22,15 @@ from wtal.models.cbp.co2net import ConsensusNet
 from wtal.models.cbp.delu import EvidentialNet
 from wtal.models.cbp.pooled import ConvolutionBackbone, MultiScaleBackbone, PooledCBP, TransformerBackbone
 from wtal.models.cbp.um import MagnitudeNet
-from wtal.models.streams import AverageStreams, ConcatenateStreams, NoNorm, StandardNorm, StreamedBranch, UnitNorm
+from wtal.models.streams import (
+    AverageStreams,
+    ConcatenateStreams,
+    JoinToEach,
+    NoNorm,
+    StandardNorm,
+    StreamedBranch,
+    UnitNorm,
+)
 from wtal.models.vlp import VLP, FixedText, LearnedPrompts, SeveralVLP, precomputed_embeddings, template_embeddings
 
 
@@ -34,6 +42,8 @@ class CBPKind:
     """(settings, inputs, classes) -> network. Its own group of settings is `settings.method`."""
     dropouts: tuple[float, float] = (0.0, 0.7)
     """`cbp.dropout_in` and `cbp.dropout_out` where they are not set: on the input, before the classifier."""
+    compares_streams: bool = False
+    """Whether it takes the streams apart again, so that an early-fused one is joined to each of them."""
 
 
 def _pooled(backbone: Callable[[CBPSettings, int], nn.Module]) -> CBPKind:
@@ -44,8 +54,8 @@ CBP_BRANCHES: dict[str, CBPKind] = {
     "transformer": _pooled(TransformerBackbone),
     "convolution": _pooled(ConvolutionBackbone),
     "multiscale": _pooled(MultiScaleBackbone),
-    "co2net": CBPKind(ConsensusNet),
-    "delu": CBPKind(EvidentialNet),
+    "co2net": CBPKind(ConsensusNet, compares_streams=True),
+    "delu": CBPKind(EvidentialNet, compares_streams=True),
     "um": CBPKind(MagnitudeNet),
 }
 
@@ -84,14 +94,14 @@ def build_cbp(
         "l2": UnitNorm,
         "standard": lambda: StandardNorm(statistics.inputs or _unit(streams, dims)),
     }
-    join = (AverageStreams if settings.early_fusion == "average" else ConcatenateStreams)(
-        tuple(dims[name] for name in streams)
-    )
     kind = CBP_BRANCHES[settings.name]
+    joins = {"none": ConcatenateStreams, "average": AverageStreams,
+             "concatenation": JoinToEach if kind.compares_streams else ConcatenateStreams}  # fmt: skip
+    join = joins[settings.early_fusion](tuple(dims[name] for name in streams))
     asked = (settings.dropout_in, settings.dropout_out)
     dropouts = [own if value is None else value for value, own in zip(asked, kind.dropouts, strict=True)]
     settings = replace(settings, dropout_in=dropouts[0], dropout_out=dropouts[1])
-    inputs = Inputs(tuple(dims[name] for name in settings.streams), join.feature_dim, statistics.typical_length)
+    inputs = Inputs(join.widths, join.feature_dim, statistics.typical_length)
     return StreamedBranch(streams, norms[settings.input_norm](), join, kind.make(settings, inputs, num_classes))
 
 

@@ -16,10 +16,22 @@ class ConcatenateStreams(nn.Module):
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
-        self.feature_dim = sum(widths)
+        self.widths, self.feature_dim = widths, sum(widths)
 
     def forward(self, streams: list[Tensor]) -> Tensor:
         return torch.cat(streams, dim=-1)
+
+
+class JoinToEach(nn.Module):
+    """The last stream beside each of the others: `[B, T, (D1 + E) + (D2 + E)]`, for methods that compare streams."""
+
+    def __init__(self, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths = tuple(width + widths[-1] for width in widths[:-1])
+        self.feature_dim = sum(self.widths)
+
+    def forward(self, streams: list[Tensor]) -> Tensor:
+        return torch.cat([torch.cat([own, streams[-1]], dim=-1) for own in streams[:-1]], dim=-1)
 
 
 class AverageStreams(nn.Module):
@@ -28,7 +40,7 @@ class AverageStreams(nn.Module):
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.own = ConcatenateStreams(widths[:-1])
-        self.feature_dim = self.own.feature_dim
+        self.widths, self.feature_dim = self.own.widths, self.own.feature_dim
         self.map = nn.Linear(widths[-1], self.feature_dim)
 
     def forward(self, streams: list[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from wtal.datasets.interchange.names import file_names, link
 from wtal.report.charts import line_chart, strip
 from wtal.report.data import ReportData, ReportVideo
 from wtal.report.payload import video_script
+from wtal.runs.measure import FIGURES
 from wtal.runs.rows import ROWS
 from wtal.training.folder import RunFolder
 
@@ -84,12 +85,12 @@ def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
     rows = [key for key in ROWS if key in run.results]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
-    columns = [f"mAP@{t}" for t in thresholds] + ["average mAP", "fg mIoU", "bg mIoU"]
+    columns = [*(f"mAP@{t}" for t in thresholds), *FIGURES.values()]
     table = []
     for key in rows:
         result = run.results[key]
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
-        values += [result.get("average_mAP"), result.get("fg_miou"), result.get("bg_miou")]
+        values += [result.get(key) for key in FIGURES]
         table.append((ROWS[key].name, values))
     best = [
         max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)

@@ -91,6 +91,8 @@ class ReportData:
     results: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     """`rows` of `summary.json`; empty where there is no ground truth."""
     protocol: str = ""
+    legend: str = ""
+    """What the columns of `results` mean."""
     video_tiou: float = 0.5
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write
+from feature_extraction.video.read import probe, read_frames
 from wtal.config.inference import InferenceSettings
 from wtal.datasets.annotations import Detection, Instance
 from wtal.inference.detect import choose_classes, detect
@@ -26,6 +27,8 @@ from wtal.runs.rows import ROWS
 FORMATS = ("svg", "png", "pdf")
 TIMELINE_ROWS = ("cbp_warmup", "vlp_raw", "vlp", "ours")
 """Rows of the timeline from top to bottom."""
+STRIP_HEIGHT, STRIP_LENGTH = 0.6, 7.0
+"""Inches of the strip of pictures."""
 COLORS = ("#2f6fd0", "#cf7314", "#23875b", "#b8418f", "#7355cc", "#0f8398", "#c43d38", "#77791c")
 
 
@@ -46,18 +49,22 @@ def save(figure: Figure, path: Path) -> Path:
 def timeline_figure(
     video: ReportVideo, scores: Mapping[str, VideoScores], classes: Sequence[str], settings: InferenceSettings
 ) -> Figure:
-    """Ground truth, and for each branch its frame probabilities and what is detected from them; time in seconds.
+    """Pictures of the video, ground truth, and for each branch its frame scores and what is detected from them.
 
-    One colour a class; classes are those of the ground truth, the labels and the detections of `ours`.
+    Time in seconds. One colour a class; classes are those of the ground truth, the labels and the detections of `ours`.
     """
     shown = shown_classes(video, scores, classes, settings)
     rows = [row for row in TIMELINE_ROWS if row in scores]
     heights = ([0.35] if video.ground_truth is not None else []) + [0.9, 0.35] * len(rows)
     if not heights or not shown:
         raise UserError(f"video {video.video_id!r} has neither ground truth nor scores to draw")
+    pictures = video.source is not None and video.source.is_file()
+    heights = [STRIP_HEIGHT] * pictures + heights
     figure = Figure(figsize=(9, 0.9 + sum(heights)))
     axes = list(np.atleast_1d(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)))
     lanes = iter(axes)
+    if pictures:
+        _strip(next(lanes), video)
     color = {name: COLORS[i % len(COLORS)] for i, name in enumerate(shown)}
     if video.ground_truth is not None:
         _bars(next(lanes), "Ground truth", video.ground_truth, color)
@@ -70,7 +77,7 @@ def timeline_figure(
                 axis.plot(second, own.frame_TC[:, list(classes).index(name)], color=color[name], linewidth=1.2)
         axis.set_ylim(-0.03, 1.03)
         axis.set_yticks([0, 1])
-        _name(axis, f"{ROWS[row].name}\nprobability")
+        _name(axis, f"{ROWS[row].name}\n{settings.rule}")
         found = video.detections if row == "ours" else detect(own, classes, replace(settings, fusion="none"))
         _bars(next(lanes), "detections", found, color)
     axes[-1].set_xlim(0, video.duration)
@@ -99,7 +106,7 @@ def map_figure(data: ReportData) -> Figure:
         points = sorted((float(tiou), 100 * value) for tiou, value in data.results[row]["mAP"].items())
         axis.plot(*zip(*points, strict=True), marker="o", markersize=3.5, label=ROWS[row].name, color=ROWS[row].color)
     axis.set_xlabel("tIoU")
-    axis.set_ylabel(f"mAP, % ({data.protocol})", parse_math=False)
+    axis.set_ylabel(f"mAP, % ({data.protocol}, {data.inference.rule})", parse_math=False)
     axis.set_ylim(bottom=0)
     _plain(axis)
     axis.legend(frameon=False)
@@ -154,6 +161,26 @@ def _bars(axis: Axes, name: str, intervals: Sequence[Instance | Detection], colo
     axis.set_ylim(0, len(lanes))
     axis.set_yticks([])
     _name(axis, name)
+
+
+def _strip(axis: Axes, video: ReportVideo) -> None:
+    """Pictures of the video, each from the middle of the time that it covers."""
+    info = probe(video.source)
+    number = max(1, int(STRIP_LENGTH / STRIP_HEIGHT * info.height / max(1, info.width)))
+    wanted = [(k + 0.5) * video.duration / number for k in range(number)]
+    first = None
+    for frame in read_frames(video.source, "pyav"):
+        first = frame.time if first is None else first
+        while wanted and frame.time - first >= wanted[0]:
+            k = number - len(wanted)
+            extent = (k * video.duration / number, (k + 1) * video.duration / number, 0, 1)
+            axis.imshow(frame.rgb_HWC.copy(), extent=extent, aspect="auto")
+            wanted = wanted[1:]
+        if not wanted:
+            break
+    axis.set_ylim(0, 1)
+    axis.set_yticks([])
+    _name(axis, "video")
 
 
 def _name(axis: Axes, name: str) -> None:

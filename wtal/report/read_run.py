@@ -17,6 +17,7 @@ from wtal.evaluation.detection.protocols import assign, detection_map
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
 from wtal.runs.localizer import open_run
+from wtal.runs.measure import legend
 from wtal.training.folder import RunFolder
 
 VIDEO_TIOU = 0.5
@@ -46,6 +47,7 @@ def read_run(run: RunFolder) -> ReportData:
         facts=_facts(run, config, videos, summary),
         results=summary.get("rows", {}),
         protocol=summary.get("protocol", ""),
+        legend=f"Rule of scores, for every row: {config.inference.rule}. {legend(config)}",
         video_tiou=VIDEO_TIOU,
         charts=training_charts(run.records()),
         tables=_tables(truth, predictions, config) if has_truth else (),

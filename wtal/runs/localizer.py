@@ -9,7 +9,7 @@ Legend: T snippets, C classes.
 import copy
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import assignments, build, override, plain
-from wtal.datasets.annotations import AnnotationSet, Detections
+from wtal.datasets.annotations import AnnotationSet, Detection, Detections
 from wtal.datasets.features import FeatureSet, open_features
 from wtal.datasets.formats.by_name import load_annotations
 from wtal.inference.detect import detect, fuse
@@ -101,22 +101,37 @@ class Localizer:
 
     def detections(self, scored: Iterable[tuple[str, VideoScores]]) -> Detections:
         """Detections of scored videos (`scores`, `score`, `stored`) by video id, surest first; times in seconds."""
+        return Detections({video_id: self.detect_one(own) for video_id, own in scored})
+
+    def detect_one(self, scores: VideoScores, labels: Collection[str] | None = None) -> list[Detection]:
+        """Detections of one video; with `labels` of these classes, whatever the video scores say."""
         # what is fused is fused already
-        settings = replace(self.config.inference, fusion="none")
-        return Detections({video_id: detect(own, self.classes, settings) for video_id, own in scored})
+        return detect(scores, self.classes, replace(self.config.inference, fusion="none"), labels=labels)
 
     def score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """Scores of a row as detection sees them: with the video classifier's classes, fused, as the settings say."""
         names = rows_behind(self.config, row).names
         for scored in zip(*(self._score(name, features, ids) for name in names), strict=True):
-            yield (
-                scored[0][0],
-                self._seen(row, features, scored[0][0], dict(zip(names, (s for _, s in scored), strict=True))),
-            )
+            video_id = scored[0][0]
+            by_row = {name: own for name, (_, own) in zip(names, scored, strict=True)}
+            yield video_id, self._seen(row, features, video_id, by_row)
+
+    @functools.cached_property
+    def stores(self) -> bool:
+        """Whether these settings score as the run's own: only then are its score files written."""
+        own, asked = config_of_run(self.run.path).inference, self.config.inference
+        return (own.rule, own.longest) == (asked.rule, asked.longest)
 
     def stored(self, row: str, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
-        """What `score` gives, from the run's score files. Raises `UserError` for those that do not fit the classes."""
-        names = rows_behind(self.config, row).names
+        """What `score` gives, from the run's score files where they are by this rule and of this length.
+
+        Raises `UserError` for files that do not fit the classes.
+        """
+        names, settings = rows_behind(self.config, row).names, self.config.inference
+        made = [_made(self.run, name) for name in names]
+        if any((m.get("rule", settings.rule), m.get("longest", 0)) != (settings.rule, settings.longest) for m in made):
+            yield from self.score(row, self._features, ids)
+            return
         features = self._features if self._classifier else None
         for video_id in ids:
             yield video_id, self._seen(row, features, video_id, {name: self._load(name, video_id) for name in names})
@@ -131,9 +146,10 @@ class Localizer:
 
         Scores that other weights, another rule or other feature streams made, or that do not say, are made anew.
         """
-        for row, source in self.sources.items():
+        for row in self.sources:
             branch = self._branch(row, features)
-            _drop_foreign(self.run, row, made_from(branch, source.rule, features))
+            settings = self.config.inference
+            _drop_foreign(self.run, row, made_from(branch, settings.rule, features, settings.longest))
             missing = [video_id for video_id in ids if not self.run.scores(row, video_id).is_file()]
             for video_id, scores in self._score(row, features, missing):
                 scores.save(self.run.scores(row, video_id))
@@ -160,19 +176,22 @@ class Localizer:
         return load_video_classifier(Path(self.config.inference.video_classifier))
 
     def _score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
-        branch, rule = self._branch(row, features), self.sources[row].rule
-        scored = score_videos(branch, features, ids, self._device) if ids else ()
+        branch, rule = self._branch(row, features), self.config.inference.rule
+        longest = self.config.inference.longest
+        scored = score_videos(branch, features, ids, self._device, longest) if ids else ()
         bar = tqdm(scored, ROWS[row].name, len(ids), unit="video", disable=None if ids else True)
         for video_id, (output, mask_BT) in zip(ids, bar, strict=True):
-            attention_BT = output.attention_BT
+            attention_BT, raw_BTC = output.attention_BT, output.raw_BTC
+            thin = features.length(video_id) / mask_BT.shape[1] if longest else 1.0  # snippets that a row stands for
             yield (
                 video_id,
                 VideoScores(
                     frame_TC=frame_scores(output, mask_BT, rule)[0].float().cpu().numpy(),
                     video_C=branch.video_probability(output, mask_BT)[0].float().detach().cpu().numpy(),
-                    grid=features.grid,
+                    grid=replace(features.grid, fps=features.grid.fps / thin),
                     duration=features.duration(video_id),
                     attention_T=None if attention_BT is None else attention_BT[0].float().cpu().numpy(),
+                    raw_TC=None if raw_BTC is None else raw_BTC[0].float().cpu().numpy(),
                     classes=self.classes,
                 ),
             )
@@ -252,10 +271,10 @@ def open_run(run: RunFolder, overrides: Sequence[str] | Mapping[str, Any] = (), 
     return Localizer(run, config, load_annotations(config.data))
 
 
-def made_from(branch: StreamedBranch, rule: str, features: FeatureSet) -> dict[str, Any]:
-    """What a row's scores follow from, as JSON data: hash of the weights, score rule, folders of the streams."""
+def made_from(branch: StreamedBranch, rule: str, features: FeatureSet, longest: int) -> dict[str, Any]:
+    """What a row's scores follow from, as JSON data: hash of the weights, score rule, streams, length."""
     streams = {name: features.streams[name].folder.name for name in branch.streams}
-    return {"weights": f"sha256:{weights_hash(branch)}", "rule": rule, "streams": streams}
+    return {"weights": f"sha256:{weights_hash(branch)}", "rule": rule, "streams": streams, "longest": longest}
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -268,16 +287,19 @@ def weights_hash(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
-    folder = run.path / "scores"
-    identity = folder / f"{row}.json"
+def _made(run: RunFolder, row: str) -> dict[str, Any]:
+    """What a row's stored scores were made from; nothing where nobody knows."""
+    identity = run.path / "scores" / f"{row}.json"
     try:
-        known = read_json(identity) if identity.is_file() else None
+        return read_json(identity) if identity.is_file() else {}
     except UserError:
-        known = None  # damaged: as good as none
-    if known == current:
+        return {}  # damaged: as good as none
+
+
+def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
+    if _made(run, row) == current:
         return
     # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
-    for path in (folder / row).glob("*.npz"):
+    for path in (run.path / "scores" / row).glob("*.npz"):
         path.unlink()
-    write_json(identity, current)
+    write_json(run.path / "scores" / f"{row}.json", current)

@@ -1,56 +1,146 @@
-"""A run in one table: detection mAP and frame mIoU of every row of the method, on the evaluation videos.
+"""A run in one table: every row of the method measured on the evaluation videos, all by one rule of scores.
 
 Legend: T snippets, C classes.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from wtal.config.load import Config
 from wtal.datasets.annotations import AnnotationSet, Detection
+from wtal.datasets.features import FeatureSet, available
+from wtal.datasets.splits import split
 from wtal.evaluation.detection.protocols import detection_map
 from wtal.evaluation.frame_miou import frame_miou, rasterise
 from wtal.evaluation.tables import percent, text_table
 from wtal.runs.localizer import Localizer
 from wtal.runs.rows import ROWS
+from wtal.training.distillation import ternary_labels
+
+FIGURES = {
+    # measured figure: what tables call it, beside mAP at each tIoU
+    "average_mAP": "average",
+    "average_mAP_true_classes": "average, true classes",
+    "fg_miou": "fg mIoU",
+    "bg_miou": "bg mIoU",
+    "labels_fg_miou": "labels fg mIoU",
+    "labels_bg_miou": "labels bg mIoU",
+    "labels_coverage": "labels sure",
+}
+THRESHOLDS = np.arange(1, 20) / 20
+
+
+@dataclass(frozen=True)
+class Videos:
+    """The videos of a run's splits that have features."""
+
+    ids: list[str]
+    """To predict on."""
+    missing: dict[str, list[str]]
+    """Those without features, by part (test, training)."""
+    truth: AnnotationSet
+    """Of `ids` those whose segments are annotated."""
+    training: AnnotationSet
+    """Of the training videos those whose segments are annotated: they choose the threshold of frame mIoU alone."""
+
+
+def videos_of(config: Config, annotations: AnnotationSet, features: FeatureSet) -> Videos:
+    """The videos to measure. Raises `UserError` where test videos have no features (with `data.missing: error`)."""
+    parts = split(annotations, config.data)
+    ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
+    # training itself refuses what it lacks; a finished one needs nothing any more
+    known, untrained = available(features, sorted([*parts.train.videos, *parts.held_out.videos]), "skip")
+
+    def annotated(names: Sequence[str]) -> AnnotationSet:
+        videos = {name: annotations.videos[name] for name in names if annotations.videos[name].instances}
+        return AnnotationSet(annotations.classes, videos)
+
+    return Videos(ids, {"test": missing, "training": untrained}, annotated(ids), annotated(known))
 
 
 def measure(
-    localizer: Localizer, row: str, truth: AnnotationSet, detections: Mapping[str, Sequence[Detection]] | None = None
+    localizer: Localizer,
+    row: str,
+    features: FeatureSet,
+    videos: Videos,
+    detections: Mapping[str, Sequence[Detection]] | None = None,
 ) -> dict[str, Any]:
-    """One row's stored scores, measured: `{"mAP": {tiou: value}, "average_mAP", "fg_miou", "bg_miou"}`, fractions.
+    """One row's scores, measured: `{"mAP": {tiou: value}, ...}` and the keys of `FIGURES`, as fractions.
 
-    `truth` holds the evaluation videos with their segments. `detections` are the row's, where they are made already.
-    Frame scores above the pseudo-labels' upper threshold are foreground, for every row, so that rows differ by their
-    scores alone; the mIoU is over the classes that each video has.
+    `detections` are the row's, where they are made already. Frame mIoU and that of the pseudo-labels are over the
+    classes that each video has; `frame_threshold` is what the former was measured at.
     """
-    config = localizer.config
-    found, masks, called = {}, {}, {}
+    config, truth = localizer.config, videos.truth
+    threshold = frame_threshold(localizer, row, features, videos.training)
+    found, with_labels, masks, called, ternary = {}, {}, {}, {}, {}
     for video_id, scores in localizer.stored(row, list(truth.videos)):
-        found[video_id] = (
-            localizer.detections([(video_id, scores)])[video_id] if detections is None else detections[video_id]
-        )
-        instances, length = truth.videos[video_id].instances, len(scores.frame_TC)
-        masks[video_id] = rasterise(instances, scores.grid, length, truth.classes)
-        called[video_id] = scores.frame_TC > config.pseudo_labels.high
-    result, frames = (
-        detection_map(truth, found, config.evaluation.protocol, config.evaluation.tiou),
-        frame_miou(masks, called),
+        video = truth.videos[video_id]
+        found[video_id] = localizer.detect_one(scores) if detections is None else detections[video_id]
+        with_labels[video_id] = localizer.detect_one(scores, video.labels)
+        masks[video_id] = rasterise(video.instances, scores.grid, len(scores.frame_TC), truth.classes)
+        called[video_id] = scores.frame_TC > threshold
+        ternary[video_id] = _pseudo_labels(config, scores.frame_TC, np.isin(truth.classes, video.labels))
+    result, known = (
+        detection_map(truth, each, config.evaluation.protocol, config.evaluation.tiou) for each in (found, with_labels)
     )
+    frames, labels = frame_miou(masks, called), frame_miou(masks, ternary)
     return {
         "mAP": {f"{tiou:g}": float(value) for tiou, value in zip(result.tiou, result.mAP, strict=True)},
-        "average_mAP": float(result.average_mAP),
-        "fg_miou": float(frames.foreground),
-        "bg_miou": float(frames.background),
+        "average_mAP": result.average_mAP,
+        "average_mAP_true_classes": known.average_mAP,
+        "fg_miou": frames.foreground,
+        "bg_miou": frames.background,
+        "frame_threshold": threshold,
+        "labels_fg_miou": labels.foreground,
+        "labels_bg_miou": labels.background,
+        "labels_coverage": labels.confident,
     }
 
 
+def frame_threshold(localizer: Localizer, row: str, features: FeatureSet, training: AnnotationSet) -> float:
+    """Of `THRESHOLDS` the one of the best foreground and background mIoU (their mean) on the training videos.
+
+    Rows differ in where their scores lie, and so does a rule; neither shall win by a threshold that fits it. Where no
+    training video has segments it is `pseudo_labels.high`.
+    """
+    quality = []
+    for video_id, scores in localizer.score(row, features, list(training.videos)):
+        instances = training.videos[video_id].instances
+        truth = {video_id: rasterise(instances, scores.grid, len(scores.frame_TC), training.classes)}
+        measured = [frame_miou(truth, {video_id: scores.frame_TC > threshold}) for threshold in THRESHOLDS]
+        quality.append([(each.foreground, each.background) for each in measured])
+    if not quality:
+        return localizer.config.pseudo_labels.high
+    # a side that is neither there nor called is right
+    return float(THRESHOLDS[np.nan_to_num(quality, nan=1.0).mean(axis=(0, 2)).argmax()])
+
+
+def _pseudo_labels(config: Config, frame_TC: np.ndarray, label_C: np.ndarray) -> np.ndarray:
+    settings, mask_BT = config.pseudo_labels, torch.ones(1, len(frame_TC), dtype=torch.bool)
+    label_BC = torch.from_numpy(label_C)[None]
+    return ternary_labels(torch.from_numpy(frame_TC)[None], label_BC, mask_BT, settings.high, settings.low)[0].numpy()
+
+
+def legend(config: Config) -> str:
+    """What the figures mean."""
+    high, low = config.pseudo_labels.high, config.pseudo_labels.low
+    return (
+        "True classes: the video's labels in place of the classes that the row chooses. fg and bg mIoU: frame scores "
+        f"over the threshold that is best on the training videos (mean of both; {high:g} if those have no segments). "
+        f"labels: the row's ternary pseudo-labels (above {high:g}, below {low:g}) of the same videos, and the share of "
+        "them that is sure."
+    )
+
+
 def summary_of(config: Config, truth: AnnotationSet, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The content of summary.json: the measured rows with the protocol they were measured by."""
+    """The content of summary.json: the measured rows with the protocol and the rule they were measured by."""
     return {
         "protocol": config.evaluation.protocol,
+        "rule": config.inference.rule,
         "tiou": list(config.evaluation.tiou),
         "videos": len(truth.videos),
         "seed": config.seed,
@@ -59,13 +149,13 @@ def summary_of(config: Config, truth: AnnotationSet, rows: Mapping[str, Mapping[
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The rows as a table in percent: mAP at each tIoU, their average, foreground and background mIoU."""
+    """The rows as a table in percent: mAP at each tIoU, their average (also with true classes), frame mIoU."""
     thresholds = [f"{tiou:g}" for tiou in summary["tiou"]]
-    header = ["", *(f"mAP@{tiou}" for tiou in thresholds), "average", "fg mIoU", "bg mIoU"]
+    figures = list(FIGURES)[:4]
+    header = [f"rule: {summary['rule']}", *(f"mAP@{tiou}" for tiou in thresholds), *(FIGURES[key] for key in figures)]
     body = []
     for row, values in summary["rows"].items():
-        numbers = [*(values["mAP"][tiou] for tiou in thresholds)]
-        numbers += [values["average_mAP"], values["fg_miou"], values["bg_miou"]]
+        numbers = [*(values["mAP"][tiou] for tiou in thresholds), *(values[key] for key in figures)]
         body.append([ROWS[row].name, *(percent(number) for number in numbers)])
     return text_table(header, body)
 

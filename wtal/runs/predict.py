@@ -5,11 +5,10 @@ from pathlib import Path
 
 from feature_extraction.errors import PartialFailure
 from feature_extraction.files import write_json
-from wtal.datasets.annotations import AnnotationSet, write_predictions
-from wtal.datasets.features import available, open_features
-from wtal.datasets.splits import split
+from wtal.datasets.annotations import write_predictions
+from wtal.datasets.features import open_features
 from wtal.runs.localizer import open_run
-from wtal.runs.measure import measure, summary_of
+from wtal.runs.measure import measure, summary_of, videos_of
 from wtal.runs.rows import rows_behind
 from wtal.training.folder import RunFolder
 
@@ -26,21 +25,22 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     config, annotations = localizer.config, localizer.annotations
     rows_behind(config, row)
     features = open_features(config.data, store)
-    ids, missing = available(features, sorted(split(annotations, config.data).test.videos), config.data.missing)
-    if store is None or store.resolve() == Path(config.data.features).resolve():
+    videos = videos_of(config, annotations, features)
+    ids, missing = videos.ids, videos.missing["test"]
+    own_store = store is None or store.resolve() == Path(config.data.features).resolve()
+    if own_store and localizer.stores:
         localizer.write(features, ids)
-        scored, own = localizer.stored(row, ids), not overrides
-    else:
-        scored, own = localizer.score(row, features, ids), False
-    detections = localizer.detections(scored)
+    detections = localizer.detections(localizer.stored(row, ids) if own_store else localizer.score(row, features, ids))
+    own = own_store and not overrides
     write_predictions(out, detections, details=f"wtal, row {row}")
     if own and row == "ours" and out.resolve() != run.predictions.resolve():
         write_predictions(run.predictions, detections, details=f"wtal, row {row}")
-    known = {v: annotations.videos[v] for v in ids if annotations.videos[v].instances}
-    if own and known:
-        truth = AnnotationSet(annotations.classes, known)
-        rows = {r: measure(localizer, r, truth, detections if r == row else None) for r in localizer.sources}
-        write_json(run.summary, summary_of(config, truth, rows))
+    if own and videos.truth.videos:
+        rows = {
+            name: measure(localizer, name, features, videos, detections if name == row else None)
+            for name in localizer.sources
+        }
+        write_json(run.summary, summary_of(config, videos.truth, rows))
     if missing:
         raise PartialFailure(
             f"{len(missing)} evaluation videos have no features ({', '.join(missing[:5])}"

@@ -30,34 +30,30 @@ ROWS = {
 
 @dataclass(frozen=True)
 class RowSource:
-    """Where a row's scores come from: a phase's checkpoint (none: frozen CLIP), a branch, and the score rule."""
+    """Where a row's scores come from: a phase's checkpoint (none: frozen CLIP) and a branch."""
 
     checkpoint: str | None
     branch: str
-    rule: str
 
 
 def row_sources(config: Config, run: RunFolder | None = None) -> dict[str, RowSource]:
     """The rows that this run's strategy has, with their sources.
 
-    Scores of a branch that no pseudo-label ever taught have no calibrated zero: they are min-max scaled, as
-    `pseudo_labels.first` says. The others are probabilities, as `pseudo_labels.later` says. With
-    `training.select: held_out` the phase behind `ours` is read from `run`'s metrics.
+    With `training.select: held_out` the phase behind `ours` is read from `run`'s metrics.
     """
     phases = plan(config.schedule)
-    first, later = config.pseudo_labels.first, config.pseudo_labels.later
-    sources = {"cbp_warmup": RowSource("warmup", "cbp", first)}
+    sources = {"cbp_warmup": RowSource("warmup", "cbp")}
     if has_vlp(config):
-        sources["vlp_raw"] = RowSource(None, "raw_vlp", first)
+        sources["vlp_raw"] = RowSource(None, "raw_vlp")
     of_kind: dict[str, list[Phase]] = {kind: [phase for phase in phases if phase.kind == kind] for kind in "BF"}
     if of_kind["B"]:
-        sources["vlp"] = RowSource(of_kind["B"][-1].name, "vlp", later)
+        sources["vlp"] = RowSource(of_kind["B"][-1].name, "vlp")
     if names := [phase.name for phase in of_kind["F"]]:
-        sources["ours"] = RowSource(names[-1], "cbp", later)
+        sources["ours"] = RowSource(names[-1], "cbp")
         if config.training.select == "held_out":
             sources["ours_last"] = sources["ours"]
             if run is not None:
-                sources["ours"] = RowSource(best_phase(run, names), "cbp", later)
+                sources["ours"] = RowSource(best_phase(run, names), "cbp")
     else:
         # without an F phase the CBP branch of the end is the warmed-up one
         sources["ours"] = sources["cbp_warmup"]

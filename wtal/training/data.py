@@ -123,11 +123,13 @@ def consecutive(length: int, size: int, rng: np.random.Generator) -> np.ndarray:
 def random_perturb(length: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """Indices `[size]`: one random snippet out of each of `size` equal bins; short videos repeat snippets.
 
-    The training sampling of UM, BaSNet, CoLA and CO2-Net.
+    The training sampling of UM, BaSNet, CoLA, CO2-Net and DELU: bin i holds the snippets from `floor(i T / size)` to
+    `floor((i + 1) T / size)`, both ends included. A video of `size` snippets is taken as it is.
     """
-    edges = np.arange(size + 1) * length / size
-    drawn = edges[:-1] + rng.random(size) * np.diff(edges)
-    return np.minimum(drawn.astype(np.int64), length - 1)
+    if length == size:
+        return np.arange(size)
+    edges = np.arange(size + 1) * length // size
+    return rng.integers(edges[:-1], np.minimum(edges[1:], length - 1) + 1)
 
 
 def uniform(length: int, size: int, rng: np.random.Generator | None = None) -> np.ndarray:

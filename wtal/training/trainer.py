@@ -285,9 +285,9 @@ class Trainer:
 
     def _end_phase(self, phase: Phase) -> None:
         student = self.students[phase.trains]
-        rule = self.config.pseudo_labels.first if phase.kind == "warmup" else self.config.pseudo_labels.later
         record = {"step": self.step, "phase": phase.name, "kind": "phase_end"}
-        record |= self.quality.of_branch(student.branch, rule, self.device)
+        # by one rule for all phases, so that they can be compared
+        record |= self.quality.of_branch(student.branch, self.config.pseudo_labels.later, self.device)
         record |= self.quality.of_videos(student.branch, self.device)
         self._log(record | student.branch.learnt())
         if self.processes.first:

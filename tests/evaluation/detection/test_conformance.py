@@ -11,6 +11,9 @@ from wtal.commands.main import main
 from wtal.datasets.annotations import Detection, read_activitynet
 from wtal.evaluation.detection.protocols import detection_map
 
+from .. import originals
+from .make_ties import write
+
 CASES = Path(__file__).parent / "conformance"
 NAMES = sorted(folder.name for folder in CASES.iterdir() if folder.is_dir())
 
@@ -38,6 +41,23 @@ def test_equals_the_official_evaluator(case, capsys):
         assert found["AP"][label] == pytest.approx(ap, abs=1e-9)
     for value, published in zip(found["mAP"], expected.get("mAP_published", []), strict=False):
         assert round(value, 3) == published
+
+
+def test_ties_and_doubled_ground_truth_in_every_protocol(case, capsys):
+    """The values are those of the ports; the files as they are, and with their keys sorted, give them both."""
+    folder, expected = case
+    for protocol, values in expected.get("protocols", {}).items():
+        for turned in (False, True):
+            for name in ("predictions", "ground_truth"):
+                content = json.loads((folder / f"{name}.json").read_text())
+                (folder / f"new_{name}.json").write_text(json.dumps(content, sort_keys=turned))
+            files = [str(folder / f"new_{name}.json") for name in ("predictions", "ground_truth")]
+            tiou = map(str, expected["tiou"])
+            assert main(["evaluate", *files, "--protocol", protocol, "--json", "--tiou", *tiou]) == 0
+            found = json.loads(capsys.readouterr().out)
+            assert found["mAP"] == pytest.approx(values["mAP"], abs=1e-9)
+            for label, ap in values["AP"].items():
+                assert found["AP"][label] == pytest.approx(ap, abs=1e-9)
 
 
 def test_the_challenge_protocol_on_published_detections(tmp_path, capsys):
@@ -72,5 +92,15 @@ def test_ceilings_of_thumos14(tmp_path):
     assert [round(value, 4) for value in found] == [0.9317, 0.9317]
 
 
+def test_the_case_of_ties_is_what_its_maker_makes(tmp_path):
+    write(originals, tmp_path)
+    for file in (CASES / "ties_and_doubles").iterdir():
+        old, new = (
+            gzip.decompress(content) if file.suffix == ".gz" else content
+            for content in (file.read_bytes(), (tmp_path / file.name).read_bytes())
+        )
+        assert old == new
+
+
 def test_all_cases_are_here():
-    assert NAMES == ["autoloc_activitynet12", "autoloc_thumos14", "thumos14_hard"]
+    assert NAMES == ["autoloc_activitynet12", "autoloc_thumos14", "thumos14_hard", "ties_and_doubles"]

@@ -15,6 +15,7 @@ from wtal.models.cbp.co2net import coactivity_loss, guidance, mil_loss, smoothed
 from wtal.models.cbp.delu import evidential_loss, uncertainty_guided
 from wtal.models.cbp.um import scaled_magnitude
 from wtal.models.layers import topk_mean
+from wtal.models.streams import JoinToEach
 
 DIMS = {"rgb": 8, "flow": 8, "clip": 6}
 NAMES = list(CBP_BRANCHES)
@@ -150,10 +151,27 @@ def test_uncertainty_moves_from_sure_snippets_to_all_to_the_unsure():
     score = torch.tensor([[[8.0, 0.0], [-8.0, -8.0]]])
     guide = torch.tensor([[1.0, 0.0]])
     mask = torch.ones(1, 2, dtype=torch.bool)
-    early, middle, late = (uncertainty_guided(score, guide, mask, p, 0.7).item() for p in (0.0, 0.5, 1.0))
+    early, middle, late = (uncertainty_guided(score, guide, mask, p, 0.7, "ranked").item() for p in (0.0, 0.5, 1.0))
     assert early == pytest.approx((0.7 * math.tanh(0.5) + 1) / 2, rel=1e-5)
     assert middle == pytest.approx(0.5)
     assert late == pytest.approx(1 - early)
+
+
+def test_published_weights_are_gathered_by_the_sort_itself():
+    # three snippets of falling evidence in the places 1, 2, 0: snippet j weighs the curve at sorted_j, here 1, 2, 0
+    score = torch.tensor([[[-8.0, -8.0], [8.0, 0.0], [0.0, 0.0]]])
+    curve = [0.7 * math.tanh(theta) + 1 for theta in (-2 / 3, 0.0, 2 / 3)]
+    for j, place in enumerate((1, 2, 0)):
+        guide = torch.eye(3)[j][None]
+        got = uncertainty_guided(score, guide, torch.ones(1, 3, dtype=torch.bool), 0.0, 0.7)
+        assert got.item() == pytest.approx(curve[place] / 3, rel=1e-5)
+
+
+def test_squared_evidential_loss_hand_value():
+    # mean scores (3, -1) of the chosen snippet: evidence (3, 0), alpha (4, 1), S = 5; labels (1, 0)
+    score, attention = torch.tensor([[[3.0, -1.0], [9.0, 9.0]]]), torch.tensor([[0.9, 0.1]])
+    loss = evidential_loss(score, attention, torch.tensor([[1.0, 0.0]]), torch.ones(1, 2, dtype=torch.bool), 2, "relu")
+    assert loss.item() == pytest.approx((1 - 4 / 5) ** 2 + (1 / 5) ** 2, rel=1e-5)
 
 
 def test_pairs_of_the_sampler_share_a_class():
@@ -311,12 +329,18 @@ def test_smoothed_scores_and_attention(name, settings):
 def test_streams_of_two_widths_are_not_split_in_the_middle(name):
     with pytest.raises(UserError, match="two streams of equal width, got rgb of 8, flow of 6"):
         build_cbp(CBPSettings(name=name), {"rgb": 8, "flow": 6}, 3, "clip")
-    with pytest.raises(UserError, match="early_fusion 'concatenation' does not fit cbp.name"):
-        CBPSettings(name=name, early_fusion="concatenation")
-    fused = branch_of(name, early_fusion="average").eval()
     feature, mask, _ = batch()
-    changed = fused(feature | {"clip": torch.zeros_like(feature["clip"])}, mask).logit_BTC
-    assert not torch.equal(fused(feature, mask).logit_BTC, changed)
+    for fusion, width in (("average", 16), ("concatenation", 2 * (8 + 6))):
+        fused = branch_of(name, early_fusion=fusion).eval()
+        assert fused.feature_dim == width
+        changed = fused(feature | {"clip": torch.zeros_like(feature["clip"])}, mask).logit_BTC
+        assert not torch.equal(fused(feature, mask).logit_BTC, changed)
+
+
+def test_a_stream_is_joined_to_each_of_those_that_are_compared():
+    join = JoinToEach((2, 2, 1))
+    rgb, flow, clip = torch.ones(1, 1, 2), 2 * torch.ones(1, 1, 2), 3 * torch.ones(1, 1, 1)
+    assert join([rgb, flow, clip]).flatten().tolist() == [1, 1, 3, 2, 2, 3] and join.widths == (3, 3)
 
 
 def test_early_fusion_of_a_stream_that_is_there_is_refused():

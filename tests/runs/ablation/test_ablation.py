@@ -23,6 +23,7 @@ from wtal.runs.ablation.tables import (
     run_table,
     variant_config,
 )
+from wtal.runs.measure import FIGURES
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def config_file(make_config, world):
 
 def jobs(table, base, seeds, world):
     configs = {(v.name, seed): variant_config(base, v, seed, world / "ablate") for v in TABLES[table] for seed in seeds}
-    return jobs_of(TABLES[table], configs)
+    return jobs_of(TABLES[table], configs, ["probability", "minmax"])
 
 
 def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world):
@@ -138,6 +139,7 @@ def test_test_videos_without_features_are_left_out_and_counted(config_file, worl
     stream.array_path("validation_12").unlink()
     out = world / "ablate"
     command = ["ablate", "table3", config_file, *QUICK, "--seeds", "0", "--jobs", "1", "--out", str(out)]
+    command += ["--rules", "probability"]
     assert main([*command, "data.missing=error"]) == 2
     assert "validation_12" in capsys.readouterr().err
     assert main([*command, "data.missing=skip"]) == 3
@@ -169,9 +171,9 @@ def test_tables_have_every_threshold_and_no_spread_of_one_seed(config_file, worl
     wanted = [f"mAP@0.{n}" for n in range(1, 8)]
     lines = (out / "table3.md").read_text().splitlines()
     header = [cell.strip() for cell in lines[2].strip("|").split("|")]
-    assert header == ["", *wanted, "average", "fg mIoU", "bg mIoU"]
-    assert len({len(line) for line in lines[2:]}) == 1, "columns are aligned"
-    for row, line, kept in zip(rows, lines[4:], table["rows"], strict=True):
+    assert header == ["rule `probability`", *wanted, *FIGURES.values()]
+    assert len({len(line) for line in lines[2:-2]}) == 1, "columns are aligned"
+    for row, line, kept in zip(rows, lines[4:-2], table["rows"], strict=True):
         figures = kept["seeds"]["0"]
         values = [figures["mAP"][name.removeprefix("mAP@")] for name in wanted] + [figures["average_mAP"]]
         assert [float(row[f"{name} mean"]) for name in [*wanted, "average_mAP"]] == values

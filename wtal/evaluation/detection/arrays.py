@@ -6,17 +6,19 @@ Legend: N detections, G ground-truth instances, A ambiguous segments, V videos, 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, repeat
+from operator import attrgetter
 
 import numpy as np
 
 from feature_extraction.errors import UserError
-from wtal.datasets.annotations import AnnotationSet, Detection
+from wtal.datasets.annotations import AnnotationSet, Detection, VideoAnnotation
 
 
 @dataclass(frozen=True)
 class Segments:
-    """Parallel arrays, in file order. Times in seconds, or in snippets once a protocol says so."""
+    """Parallel arrays, by video name, then by place in the video's list. Times in seconds, or in snippets once a
+    protocol says so."""
 
     start: np.ndarray
     """float64."""
@@ -67,10 +69,11 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
 
     Detections of a class without ground truth are left out (they cannot count) and named in `notes`;
     detections in a video that the ground truth does not know stay (they are false positives) and are counted
-    in `notes`, as are instances without length and durations that are not positive. Raises `UserError` for
-    ground truth without instances and for scores or times that are not numbers.
+    in `notes`, as are times beyond a video's end, instances without length and durations that are not positive.
+    Raises `UserError` for ground truth without instances and for scores or times that are not numbers.
     """
-    instances = [(instance, video.video_id) for video in ground_truth.videos.values() for instance in video.instances]
+    truths = [video for _, video in sorted(ground_truth.videos.items())]
+    instances = [(instance, video.video_id) for video in truths for instance in video.instances]
     if not instances:
         raise UserError(
             "the ground truth has no action instance in the chosen videos; is it the right file and subset?"
@@ -78,8 +81,7 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
     seen = {instance.label for instance, _ in instances}
     classes = tuple(name for name in ground_truth.classes if name in seen)
     class_index = {name: index for index, name in enumerate(classes)}
-    unknown_videos = [video_id for video_id in predictions if video_id not in ground_truth.videos]
-    videos = (*ground_truth.videos, *unknown_videos)
+    videos = (*ground_truth.videos, *sorted(predictions.keys() - ground_truth.videos.keys()))
     video_index = {video_id: index for index, video_id in enumerate(videos)}
 
     truth = Segments(
@@ -88,47 +90,42 @@ def build_problem(ground_truth: AnnotationSet, predictions: Mapping[str, Sequenc
         np.array([video_index[video_id] for _, video_id in instances], dtype=np.int64),
         np.array([class_index[instance.label] for instance, _ in instances], dtype=np.int64),
     )
-    unsure = [
-        (start, end, video_index[video.video_id])
-        for video in ground_truth.videos.values()
-        for start, end in video.ambiguous
-    ]
+    unsure = [(start, end, video_index[video.video_id]) for video in truths for start, end in video.ambiguous]
     columns = np.array(unsure, dtype=np.float64).reshape(-1, 3).T
     ambiguous = Segments(columns[0], columns[1], columns[2].astype(np.int64), np.zeros(len(unsure), dtype=np.int64))
 
     flat, found = _flatten(predictions, video_index, class_index)
     _refuse_bad_numbers(flat, found, videos)
-    notes = (*_truth_notes(ground_truth, truth), *_notes(flat, found, unknown_videos, predictions))
-    durations = [video.duration for video in ground_truth.videos.values()] + [None] * len(unknown_videos)
-    return Problem(
-        classes,
-        videos,
-        len(ground_truth.videos),
-        truth,
-        found.take(found.label >= 0),
-        ambiguous,
-        notes,
-        np.array([d if d is not None and d > 0 else np.nan for d in durations], dtype=np.float64),
+    durations = [video.duration for video in ground_truth.videos.values()] + [None] * (len(videos) - len(truths))
+    seconds_V = np.array([d if d is not None and d > 0 else np.nan for d in durations], dtype=np.float64)
+    notes = (
+        *_truth_notes(truths, truth, videos),
+        *_notes(flat, found, videos, len(truths)),
+        *_late_notes(found, truth, ambiguous, videos, seconds_V),
     )
+    return Problem(classes, videos, len(truths), truth, found.take(found.label >= 0), ambiguous, notes, seconds_V)
 
 
 def _flatten(
     predictions: Mapping[str, Sequence[Detection]], video_index: Mapping[str, int], class_index: Mapping[str, int]
 ) -> tuple[list[Detection], Segments]:
-    flat = list(chain.from_iterable(predictions.values()))
+    names = sorted(predictions)
+    flat = list(chain.from_iterable(predictions[name] for name in names))
     count = len(flat)
-    counts = np.fromiter((len(found) for found in predictions.values()), dtype=np.int64, count=len(predictions))
-    rows = np.fromiter((video_index[video_id] for video_id in predictions), dtype=np.int64, count=len(predictions))
+    counts = [len(predictions[name]) for name in names]
+    rows = np.array([video_index[name] for name in names], dtype=np.int64)
     try:
-        label = np.fromiter((class_index.get(d.label, -1) for d in flat), dtype=np.int64, count=count)
+        label = np.fromiter(
+            map(class_index.get, map(attrgetter("label"), flat), repeat(-1)), dtype=np.int64, count=count
+        )
     except TypeError:
         raise UserError("a detection's label is not text; expected a class name") from None
     found = Segments(
-        np.fromiter((d.start for d in flat), dtype=np.float64, count=count),
-        np.fromiter((d.end for d in flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("start"), flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("end"), flat), dtype=np.float64, count=count),
         np.repeat(rows, counts),
         label,
-        np.fromiter((d.score for d in flat), dtype=np.float64, count=count),
+        np.fromiter(map(attrgetter("score"), flat), dtype=np.float64, count=count),
     )
     return flat, found
 
@@ -147,18 +144,17 @@ def _refuse_bad_numbers(flat: Sequence[Detection], found: Segments, videos: Sequ
             )
 
 
-def _truth_notes(ground_truth: AnnotationSet, truth: Segments) -> tuple[str, ...]:
-    """What is wrong with the ground truth itself; `truth.video` counts its videos first."""
-    videos = tuple(ground_truth.videos.values())
+def _truth_notes(truths: Sequence[VideoAnnotation], truth: Segments, videos: Sequence[str]) -> tuple[str, ...]:
+    """What is wrong with the ground truth itself."""
     notes = []
     empty = np.flatnonzero(truth.end <= truth.start)
     if len(empty):
-        names = _some(dict.fromkeys(videos[v].video_id for v in truth.video[empty].tolist()))
+        names = _some(dict.fromkeys(videos[v] for v in truth.video[empty].tolist()))
         notes.append(
             f"{len(empty)} ground-truth instance(s) end where or before they start ({names}); "
             "no detection can match them, so they count as missed"
         )
-    short = [video.video_id for video in videos if video.duration is not None and not video.duration > 0]
+    short = [video.video_id for video in truths if video.duration is not None and not video.duration > 0]
     if short:
         notes.append(
             f"{len(short)} video(s) of the ground truth have a duration that is not positive ({_some(short)}); "
@@ -172,12 +168,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names[:3])) + (", ..." if len(names) > 3 else "")
 
 
-def _notes(
-    flat: Sequence[Detection],
-    found: Segments,
-    unknown_videos: Sequence[str],
-    predictions: Mapping[str, Sequence[Detection]],
-) -> tuple[str, ...]:
+def _notes(flat: Sequence[Detection], found: Segments, videos: Sequence[str], known: int) -> tuple[str, ...]:
     notes = []
     outside = np.flatnonzero(found.label < 0)
     if len(outside):
@@ -185,14 +176,45 @@ def _notes(
         names = ", ".join(f"{name!r} ({count})" for name, count in labels.most_common(5))
         more = f" and {len(labels) - 5} more labels" if len(labels) > 5 else ""
         notes.append(f"{len(outside)} detection(s) have a label without ground truth and are left out: {names}{more}")
-    if unknown_videos:
-        count = sum(len(predictions[video_id]) for video_id in unknown_videos)
+    if len(videos) > known:
+        count = int((found.video >= known).sum())
         notes.append(
-            f"{len(unknown_videos)} video(s) with {count} detection(s) are not in the ground truth "
-            f"({_some(unknown_videos)}); "
+            f"{len(videos) - known} video(s) with {count} detection(s) are not in the ground truth "
+            f"({_some(videos[known:])}); "
             "their detections count as false positives"
         )
     reversed_count = int(np.sum(found.end < found.start))
     if reversed_count:
         notes.append(f"{reversed_count} detections end before they start; they overlap nothing")
     return tuple(notes)
+
+
+def _late_notes(
+    found: Segments, truth: Segments, ambiguous: Segments, videos: Sequence[str], seconds_V: np.ndarray
+) -> tuple[str, ...]:
+    """Detections that end well after their video; where no duration is known, well after all that is annotated."""
+    if not len(found):
+        return ()
+    last_N = seconds_V[found.video]
+    late = np.flatnonzero(found.end > last_N + np.maximum(1.0, 0.05 * last_N))
+    if len(late):
+        worst = late[np.argmax(found.end[late] - last_N[late])]
+        advice = "; are the times frames or snippets? they must be seconds" if 2 * len(late) > len(found) else ""
+        return (
+            f"{len(late)} detection(s) end beyond their video ({videos[found.video[worst]]!r}: "
+            f"{found.end[worst]:.6g} s of {last_N[worst]:.6g} s){advice}",
+        )
+    if np.isfinite(seconds_V).any():
+        return ()
+    annotated_V, detected_V = np.zeros(len(videos)), np.zeros(len(videos))
+    for segments in (truth, ambiguous):
+        np.maximum.at(annotated_V, segments.video, segments.end)
+    np.maximum.at(detected_V, found.video, found.end)
+    both = (annotated_V > 0) & (detected_V > 0)
+    ratio = float(np.median(detected_V[both] / annotated_V[both])) if both.any() else 1.0
+    if ratio < 4:
+        return ()
+    return (
+        f"in half of the videos detections end more than {ratio:.3g} times later than all that is annotated; "
+        "are the times frames or snippets? they must be seconds",
+    )

@@ -52,12 +52,13 @@ def greedy_match(
     threshold_K: np.ndarray,
     overlap: Overlap,
     strict: bool = False,
+    last_of_equal: bool = False,
     block_pairs: int = BLOCK_PAIRS,
 ) -> np.ndarray:
     """In the order of `proposers`, each takes the free item of its group with the highest overlap.
 
     Taken only if overlap >= threshold (`strict`: overlap > threshold). Of equal overlaps the earlier item
-    wins. Returns int64 `[K, P]`: the item's index, or -1.
+    wins, with `last_of_equal` the later one. Returns int64 `[K, P]`: the item's index, or -1.
     """
     match_KP = np.full((len(threshold_K), len(proposers.start)), -1, dtype=np.int64)
     if not len(proposers.start) or not len(items.start):
@@ -70,8 +71,9 @@ def greedy_match(
             proposers.start[proposer_Q], proposers.end[proposer_Q], items.start[item_Q], items.end[item_Q]
         )
         near = np.flatnonzero(reaches(overlap_Q, lowest))
+        # stable: of equal overlaps the item that comes first here stays first
+        near = near[::-1] if last_of_equal else near
         proposer_Q, item_Q, overlap_Q = proposer_Q[near], item_Q[near], overlap_Q[near]
-        # stable: of equal overlaps the earlier item stays first
         order = np.lexsort((-overlap_Q, proposer_Q))
         proposer_Q, item_Q, overlap_Q = proposer_Q[order], item_Q[order], overlap_Q[order]
         for k, threshold in enumerate(threshold_K):

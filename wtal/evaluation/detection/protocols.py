@@ -12,10 +12,11 @@
 
 In all three the mean is over the classes with ground truth; one of them without any detection has AP 0.
 
-Ties. Equal scores: the detection that comes first in the predictions (videos in file order, detections in
-file order within a video) goes first, in matching and in the ranking. Equal overlaps: the ground truth that
-comes first in the annotations; in `thumos-official` the detection of higher score, then the earlier one. (The
-Python and Matlab originals leave ties to the sorting routine of the day.) Segments without length have
+Ties. Equal scores: by the video's name, then by place in the video's list, in matching and in the ranking, so
+that no result hangs on the order of the videos in a file (the Matlab original goes through them by name with a
+stable sort; the Python ones leave it to the sorting routine of the day). Equal overlaps: in `activitynet` and
+`thumos-snippet` the ground truth that comes last in the video's list, as the originals' reversed `argsort` has
+it; in `thumos-official` the detection of higher score, then the earlier one. Segments without length have
 overlap 0 with everything.
 
 Legend: K thresholds, C classes, N detections, G ground truths.
@@ -49,7 +50,7 @@ AVERAGES = {
 
 @dataclass(frozen=True)
 class Assignment:
-    """Detections by falling score (ties in file order) and what became of each at each threshold."""
+    """Detections by falling score (ties by video name, then place) and what became of each at each threshold."""
 
     problem: Problem
     """`problem.found` is in falling order of score."""
@@ -70,6 +71,8 @@ class Protocol:
     resampled_precision: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     """The same, of resampled videos (`wtal.evaluation.bootstrap`)."""
     default_tiou: tuple[float, ...]
+    uses_ambiguous: bool = False
+    """Whether Ambiguous segments of the ground truth matter."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,34 @@ def assign(
     rules = protocol_named(protocol)
     thresholds = tuple(float(threshold) for threshold in (rules.default_tiou if tiou is None else tiou))
     check_tiou(thresholds)
-    return rules.assign(rules.prepare(build_problem(ground_truth, predictions)), thresholds)
+    problem = build_problem(ground_truth, predictions)
+    assignment = rules.assign(rules.prepare(problem), thresholds)
+    notes = (*_ambiguous_notes(problem, protocol), *_tie_notes(assignment.problem))
+    return replace(assignment, problem=replace(assignment.problem, notes=(*problem.notes, *notes)))
+
+
+def _ambiguous_notes(problem: Problem, protocol: str) -> tuple[str, ...]:
+    if not protocol_named(protocol).uses_ambiguous or len(problem.ambiguous):
+        return ()
+    return (
+        f"{protocol} leaves out detections on Ambiguous segments, and this ground truth has none, so they count as "
+        "wrong; THUMOS14's are in Ambiguous_test.txt of the challenge's txt files and of the npy layout "
+        "(on the command line: --ambiguous FILE)",
+    )
+
+
+def _tie_notes(problem: Problem) -> tuple[str, ...]:
+    """How many of the detections, which are by falling score, share theirs with another of their class."""
+    tied = 0
+    for rows in rows_by_class(problem):
+        equal = np.diff(problem.found.score[rows]) == 0
+        tied += int(np.count_nonzero(np.append(equal, False) | np.append(False, equal)))
+    if not tied:
+        return ()
+    return (
+        f"{tied} of {len(problem.found)} detections share their score with another of their class; "
+        "such ties go by the video's name, then by place in its list",
+    )
 
 
 def result_of(assignment: Assignment, protocol: str) -> DetectionResult:
@@ -202,7 +232,7 @@ def rows_by_class(problem: Problem) -> list[np.ndarray]:
 
 
 def by_score(problem: Problem) -> Problem:
-    """The same problem with detections in falling order of score; equal scores keep the file order."""
+    """The same problem with detections in falling order of score; equal scores stay by video name, then place."""
     return replace(problem, found=problem.found.take(np.argsort(-problem.found.score, kind="stable")))
 
 
@@ -221,7 +251,7 @@ def _sides(problem: Problem) -> tuple[Side, Side]:
 def _detections_choose(problem: Problem, tiou: Sequence[float]) -> Assignment:
     problem = by_score(problem)
     detections, truths = _sides(problem)
-    truth_KN = greedy_match(detections, truths, np.asarray(tiou), intersection_over_union)
+    truth_KN = greedy_match(detections, truths, np.asarray(tiou), intersection_over_union, last_of_equal=True)
     return Assignment(problem, tuple(tiou), truth_KN, np.ones(truth_KN.shape, dtype=bool))
 
 
@@ -251,6 +281,7 @@ PROTOCOLS = {
         average_precision.interpolated,
         average_precision.resampled_interpolated,
         THUMOS_TIOU,
+        uses_ambiguous=True,
     ),
     "thumos-official": Protocol(
         _unchanged,
@@ -258,6 +289,7 @@ PROTOCOLS = {
         average_precision.non_interpolated,
         average_precision.resampled_non_interpolated,
         THUMOS_TIOU,
+        uses_ambiguous=True,
     ),
 }
 

@@ -25,6 +25,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from wtal.evaluation.detection.arrays import Problem
 from wtal.evaluation.detection.matching import best_overlap
 from wtal.evaluation.detection.protocols import Assignment, assign, result_of, rows_by_class
 from wtal.evaluation.diagnosis.characteristics import BINS, Binning, characteristics
+
+if TYPE_CHECKING:
+    import pandas
 
 TRUE, DOUBLE, WRONG_LABEL, LOCALIZATION, CONFUSION, BACKGROUND = range(6)
 KINDS = ("true positive", "double detection", "wrong label", "localization", "confusion", "background")
@@ -158,6 +162,23 @@ class Diagnosis:
             ],
             "notes": list(self.notes),
         }
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row each of `KINDS`: `share` of the detections looked at, and `impact` (AP_N) and `plain_impact` (AP)
+        of the errors, NaN for true positives."""
+        import pandas
+
+        columns = {"share": self.shares, "impact": self.impact, "plain_impact": self.plain_impact}
+        return pandas.DataFrame(columns, pandas.Index(KINDS, name="kind"))
+
+    def bins_frame(self) -> "pandas.DataFrame":
+        """A row a bin of length, coverage and count: `instances`, `ap_n` and `missed`."""
+        import pandas
+
+        rows = {(name, report.label): vars(report) for name, reports in self.bins.items() for report in reports}
+        index = pandas.MultiIndex.from_tuples(rows, names=["characteristic", "bin"])
+        frame = pandas.DataFrame(list(rows.values()), index, ["instances", "ap_n", "missed"])
+        return frame.astype({"ap_n": float, "missed": float})
 
 
 def diagnose(

@@ -41,8 +41,8 @@ class ConsensusModule(nn.Module):
             [Conv(width, width // 2, 3), Conv(width // 2, width // 2, 3), Conv(width // 2, 1, 1, activate=False)]
         )
         self.drop_global, self.drop_local = BatchDropout(dropout), BatchDropout(dropout)
-        # the last one stands before the sigmoid: a dropped snippet's attention is 0.5 in training
-        self.drop_attend = nn.ModuleList(BatchDropout(dropout) for _ in range(3))
+        # the second stands before the sigmoid: a dropped snippet's attention is 0.5 in training
+        self.drop_first, self.drop_last = BatchDropout(dropout), BatchDropout(dropout)
 
     def forward(self, main_BDT: Tensor, other_BDT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Filtered main stream `[B, D, T]` and attention `[B, T]`."""
@@ -51,10 +51,9 @@ class ConsensusModule(nn.Module):
         channel_BD1 = self.drop_global(self.globally(mean_BD1))
         local_BDT = self.drop_local(self.locally(other_BDT * mask_B1T))
         filtered_BDT = torch.sigmoid(local_BDT * channel_BD1) * main_BDT
-        x_BDT = filtered_BDT
-        for layer, drop in zip(self.attend, self.drop_attend, strict=True):
-            x_BDT = drop(layer(x_BDT * mask_B1T))
-        return filtered_BDT, torch.sigmoid(x_BDT[:, 0])
+        first, second, last = self.attend
+        x_BDT = second(self.drop_first(first(filtered_BDT * mask_B1T)) * mask_B1T)
+        return filtered_BDT, torch.sigmoid(self.drop_last(last(x_BDT))[:, 0])
 
 
 class ConsensusNet(Branch):
@@ -91,9 +90,8 @@ class ConsensusNet(Branch):
             rgb_attention_BT = smoothed(rgb_attention_BT[..., None], mask_BT, self.own.smooth)[..., 0]
             flow_attention_BT = smoothed(flow_attention_BT[..., None], mask_BT, self.own.smooth)[..., 0]
         attention_BT = (rgb_attention_BT + flow_attention_BT) / 2
-        joined_BXT = torch.cat([filtered_rgb_BDT, filtered_flow_BDT], dim=1)
-        x_BXT = self.drops[1](self.drops[0](self.fuse(joined_BXT)))
-        x_BXT = self.drops[2](self.hidden(x_BXT * mask_BT[:, None]))
+        joined_BXT = self.drops[0](self.fuse(torch.cat([filtered_rgb_BDT, filtered_flow_BDT], dim=1)))
+        x_BXT = self.drops[2](self.hidden(self.drops[1](joined_BXT) * mask_BT[:, None]))
         logit_BTK = self.classify(x_BXT).transpose(1, 2)
         if self.own.smooth:
             logit_BTK = smoothed(logit_BTK, mask_BT, self.own.smooth)
@@ -101,21 +99,24 @@ class ConsensusNet(Branch):
         log_p_BTC, log_not_p_BTC = attended(
             logit_BTK[..., :-1], attention_BT, self.settings.activation, logit_BTK[..., -1]
         )
-        suppressed_BTK = suppress(logit_BTK, attention_BT)
+        suppressed_BTK = extra["suppressed_BTK"] = suppress(logit_BTK, attention_BT)
+        raw_BTC = logit_BTK[..., :-1] * attention_BT[..., None]
+        feature_BTX = joined_BXT.transpose(1, 2)
         return BranchOutput(
-            suppressed_BTK[..., :-1], log_p_BTC, log_not_p_BTC, joined_BXT.transpose(1, 2), attention_BT, extra
+            suppressed_BTK[..., :-1], log_p_BTC, log_not_p_BTC, feature_BTX, attention_BT, raw_BTC, extra
         )
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
-        """Softmax over classes and background of the suppressed scores' top-k mean; background dropped: `[B, C]`."""
-        suppressed_BTK = suppress(output.extra["logit_BTK"], output.attention_BT)
-        return topk_mean(suppressed_BTK, mask_BT, 10).softmax(-1)[:, :-1]
+        """Softmax over classes and background of the top-k mean of scores times attention; background dropped:
+        `[B, C]`."""
+        raw_BTK = output.extra["logit_BTK"] * output.attention_BT[..., None]
+        return topk_mean(raw_BTK, mask_BT, 10).softmax(-1)[:, :-1]
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """MIL on plain and suppressed scores, co-activity, mutual, norm and guide losses, weighted."""
-        terms = consensus_terms(output, label_BC, mask_BT, self.own.topk_ratio)
+        terms = consensus_terms(output, label_BC, mask_BT, self.own.topk_ratio, mean_guidance(output))
         return weighted(terms, self.own), terms
 
 
@@ -152,13 +153,19 @@ def guidance(logit_BTK: Tensor, attention_BT: Tensor) -> Tensor:
     return (1 - attention_BT - logit_BTK.softmax(-1)[..., -1]).abs()
 
 
+def mean_guidance(output: BranchOutput) -> Tensor:
+    """`guidance` of the joint attention and of both streams', averaged: `[B, T]`."""
+    attentions = (output.attention_BT, output.extra["rgb_attention_BT"], output.extra["flow_attention_BT"])
+    return sum(guidance(output.extra["logit_BTK"], attention_BT) for attention_BT in attentions) / 3
+
+
 def consensus_terms(
-    output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, ratio: int, pairs: int = 3
+    output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, ratio: int, guide_BT: Tensor, pairs: int = 3
 ) -> dict[str, Tensor]:
-    """All loss terms of CO2-Net by name, unweighted."""
+    """All loss terms of CO2-Net by name, unweighted; `guide_BT` is `mean_guidance`."""
     logit_BTK, attention_BT = output.extra["logit_BTK"], output.attention_BT
     rgb_BT, flow_BT = output.extra["rgb_attention_BT"], output.extra["flow_attention_BT"]
-    suppressed_BTK = suppress(logit_BTK, attention_BT)
+    suppressed_BTK = output.extra["suppressed_BTK"]
     with_background_BK = F.pad(label_BC, (0, 1), value=1.0)
     without_BK = F.pad(label_BC, (0, 1), value=0.0)
     mil = mil_loss(logit_BTK, with_background_BK, mask_BT, ratio) + mil_loss(suppressed_BTK, without_BK, mask_BT, ratio)
@@ -169,7 +176,7 @@ def consensus_terms(
         "coactivity": coactivity_loss(suppressed_BTK, output.feature_BTD, label_BC, mask_BT, pairs),
         "mutual": masked_mean(mutual_BT, mask_BT),
         "norm": sum(masked_mean(a_BT, mask_BT) for a_BT in attentions) / 3,
-        "guide": sum(masked_mean(guidance(logit_BTK, a_BT), mask_BT) for a_BT in attentions) / 3,
+        "guide": masked_mean(guide_BT, mask_BT),
     }
 
 

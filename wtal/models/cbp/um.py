@@ -45,7 +45,7 @@ class MagnitudeNet(Branch):
         }
         # softmax over classes times magnitude is what UM thresholds; so it is also what min-max normalisation sees
         score_BTC = at_least_float32(class_BTC).softmax(-1) * scaled_BT[..., None]
-        return BranchOutput(score_BTC, log_p_BTC, log_not_p_BTC, hidden_BTD, scaled_BT, extra)
+        return BranchOutput(score_BTC, log_p_BTC, log_not_p_BTC, hidden_BTD, scaled_BT, score_BTC, extra)
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float

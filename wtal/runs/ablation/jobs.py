@@ -17,8 +17,13 @@ from feature_extraction.errors import PartialFailure, UserError
 from feature_extraction.files import hash8, read_json, write_json
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
-from wtal.datasets.annotations import AnnotationSet
+from wtal.datasets.features import open_features
+from wtal.datasets.formats.by_name import load_annotations
+from wtal.runs.localizer import Localizer
+from wtal.runs.measure import Videos, measure, videos_of
+from wtal.runs.predict import predict_run
 from wtal.training.folder import RunFolder, first_difference
+from wtal.training.run import inputs_of
 from wtal.training.schedule import plan
 
 
@@ -37,19 +42,16 @@ class Inputs:
 
     read: dict[str, str]
     """As a run's manifest names it: hash of the annotations, folders of the feature streams."""
-    truth: AnnotationSet
-    """The test videos that have features and segments."""
-    left_out: dict[str, int]
-    """Videos without features, by part (test, training)."""
+    videos: Videos
 
     @property
     def key(self) -> dict[str, str]:
         """What a measurement is made from, beside the run itself."""
         videos = [
             [video_id, [[i.start, i.end, i.label] for i in video.instances]]
-            for video_id, video in self.truth.videos.items()
+            for video_id, video in self.videos.truth.videos.items()
         ]
-        return {**self.read, "truth": hash8([list(self.truth.classes), videos])}
+        return {**self.read, "truth": hash8([list(self.videos.truth.classes), videos])}
 
 
 def shaping_hash(config: Config) -> str:
@@ -64,29 +66,15 @@ def finished(run: RunFolder, config: Config) -> bool:
 
 def inputs_now(config: Config) -> Inputs:
     """The inputs as they are now. Raises `UserError` for bad ones, and where no test video has segments."""
-    from wtal.datasets.features import available, open_features
-    from wtal.datasets.formats.by_name import load_annotations
-    from wtal.datasets.splits import split
-    from wtal.training.run import inputs_of
 
-    annotations = load_annotations(config.data)
     features = open_features(config.data)
-    parts = split(annotations, config.data)
-    ids, missing = available(features, sorted(parts.test.videos), config.data.missing)
-    # training itself refuses what it lacks; a finished one needs nothing any more
-    _, untrained = available(features, sorted([*parts.train.videos, *parts.held_out.videos]), "skip")
-    videos = {video_id: parts.test.videos[video_id] for video_id in ids}
-    known = {video_id: video for video_id, video in videos.items() if video.instances}
-    if not known:
+    videos = videos_of(config, load_annotations(config.data), features)
+    if not videos.truth.videos:
         raise UserError(
-            f"{config.data.annotations}: none of the {len(videos)} test videos with features has segments, so there is "
-            "nothing to measure; see data.test_subset"
+            f"{config.data.annotations}: none of the {len(videos.ids)} test videos with features has segments, so "
+            "there is nothing to measure; see data.test_subset"
         )
-    return Inputs(
-        inputs_of(config.data, features),
-        AnnotationSet(parts.test.classes, known),
-        {"test": len(missing), "training": len(untrained)},
-    )
+    return Inputs(inputs_of(config.data, features), videos)
 
 
 def result_file(config: Config, row: str, infer: tuple[str, ...]) -> Path:
@@ -108,7 +96,7 @@ def run_all(jobs: Sequence[Job], parallel: int, title: str) -> dict[str, int]:
             seen[data] = inputs_now(job.config)
         inputs = seen[data]
         _check_inputs(RunFolder(Path(job.config.out)), inputs)
-        left_out = {part: max(count, inputs.left_out[part]) for part, count in left_out.items()}
+        left_out = {part: max(count, len(inputs.videos.missing[part])) for part, count in left_out.items()}
         if any(not _holds(result_file(job.config, *measure), inputs.key) for measure in job.measures):
             left.append(job)
     if not left:
@@ -169,18 +157,15 @@ def trained(config: Config) -> RunFolder:
 
 def execute(job: Job) -> None:
     """Train a job's run where it is not finished, and write each of its measurements."""
-    from wtal.runs.localizer import Localizer
-    from wtal.runs.measure import measure
-    from wtal.runs.predict import predict_run
 
     config = job.config
     run = trained(config)
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
-    inputs = inputs_now(config)
+    inputs, features = inputs_now(config), open_features(config.data)
     ends = [record for record in run.records() if record["kind"] == "phase_end"]
     exponents = {k: v for record in ends for k, v in record.items() if k.startswith("exponent_")}
     for row, infer in job.measures:
-        localizer = Localizer(run, build(Config, override(plain(config), infer)), inputs.truth)
-        values = measure(localizer, row, inputs.truth)
+        localizer = Localizer(run, build(Config, override(plain(config), infer)), inputs.videos.truth)
+        values = measure(localizer, row, features, inputs.videos)
         write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

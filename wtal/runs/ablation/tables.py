@@ -4,6 +4,7 @@ A variant's run is found again by its settings, so tables share runs, and a seco
 of other inputs (annotations, feature streams) are refused; a measurement keeps the inputs that it was made from.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, load_config
 from wtal.config.strict import build, override, plain
 from wtal.models.pooling.head import POOLINGS
 from wtal.runs.ablation.jobs import Job, result_file, run_all, shaping_hash
-from wtal.runs.measure import mean_and_spread
+from wtal.runs.measure import FIGURES, legend, mean_and_spread
 from wtal.runs.rows import rows_behind
 
 if TYPE_CHECKING:
@@ -34,14 +36,16 @@ class Variant:
     infer: tuple[str, ...] = field(default=())
     """Settings changed for inference alone."""
 
+    def by(self, rule: str) -> tuple[str, ...]:
+        """Its settings of inference when scored by `rule`."""
+        return (*self.infer, f"inference.rule={rule}")
+
 
 # the paper does not give the weights of its weighted fusion; the CBP branch has three quarters here
 FUSIONS = {
     "average fusion": ("inference.fusion=average",),
     "weighted fusion": ("inference.fusion=weighted", "inference.fusion_weight=0.75"),
 }
-# the methods that the paper and we plug in, and the paper's own backbone
-PLUG_INS = {"CO2-Net": "co2net", "UM": "um", "DELU": "delu", "transformer": "transformer"}
 ALONE = ("schedule.strategy=warmup_only",)
 # what the paper prints, by departure of ours; positions come with attention over the whole video
 PRINTED: dict[str, tuple[str, ...]] = {
@@ -63,8 +67,34 @@ def printed(*departures: str) -> tuple[str, ...]:
     return tuple(setting for name, group in PRINTED.items() if name not in departures for setting in group)
 
 
-# equation (7) trains features, not the classifier; by itself it needs the bag loss beside it, and scores without
-# calibration are min-max scaled
+# the methods that the paper and we plug in, as their configurations train them: Adam with decay inside the gradient,
+# its rate, steps, batch and snippets, one snippet of each bin
+PLUG_INS = {
+    "CO2-Net": ("co2net", 5000, "5e-5", "1e-3", 10, 500),
+    "UM": ("um", 10000, "1e-4", "5e-4", 16, 750),
+    "DELU": ("delu", 5000, "5e-5", "1e-3", 10, 320),
+}
+
+
+def _recipe(name: str, steps: int, lr: str, decay: str, batch: int, snippets: int) -> tuple[str, ...]:
+    """A plug-in's own training as settings."""
+    optimizer = {"algorithm": "adam", "lr": lr, "weight_decay": decay, "batch": batch, "snippets": snippets,
+                 "sampling": "random_perturb"}  # fmt: skip
+    return (
+        f"cbp.name={name}", f"schedule.warmup_steps={steps}",
+        *(f"optimizer.{key}={value}" for key, value in optimizer.items()),
+    )  # fmt: skip
+
+
+def _inference(name: str) -> tuple[str, ...]:
+    """A plug-in's own inference as settings."""
+    return tuple(expand_assignments([f"inference.preset={name}"]))
+
+
+FUSED = {"averaged": "average", "joined": "concatenation"}
+"""Ways of feeding CLIP's features to a CBP branch, as a row says it: `cbp.early_fusion`."""
+# equation (7) trains features, not the classifier; by itself it needs the bag loss beside it, and labels from scores
+# without calibration are made of min-max scaled ones
 CONTRAST_ALONE = ("loss.kd=0", "loss.fb=1", "loss.cls=1", "pseudo_labels.later=minmax")
 
 TABLES: dict[str, list[Variant]] = {
@@ -97,10 +127,38 @@ TABLES: dict[str, list[Variant]] = {
         Variant("own CBP in the framework"),
         *(
             variant
-            for title, name in PLUG_INS.items()
+            for title, recipe in PLUG_INS.items()
             for variant in (
-                Variant(title, (f"cbp.name={name}",), row="cbp_warmup"),
-                Variant(f"{title} in the framework", (f"cbp.name={name}",)),
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
+            )
+        ),
+        Variant("transformer", ("cbp.name=transformer",), row="cbp_warmup"),
+        Variant("transformer in the framework", ("cbp.name=transformer",)),
+    ],
+    # the same features for all: CLIP's in the input of methods that know no second branch
+    "fairness": [
+        Variant("own CBP", row="cbp_warmup"),
+        *(
+            Variant(f"own CBP, CLIP {said}", (*ALONE, f"cbp.early_fusion={fusion}"), row="cbp_warmup")
+            for said, fusion in FUSED.items()
+        ),
+        Variant("own CBP in the framework"),
+        *(
+            variant
+            for title, recipe in PLUG_INS.items()
+            for variant in (
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
+                *(
+                    Variant(
+                        f"{title}, CLIP {said}",
+                        (*ALONE, f"cbp.early_fusion={fusion}", *_recipe(*recipe)),
+                        "cbp_warmup",
+                        _inference(recipe[0]),
+                    )
+                    for said, fusion in FUSED.items()
+                ),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
             )
         ),
     ],
@@ -138,16 +196,25 @@ class AblationTable(dict[str, Any]):
         import pandas
 
         cells = [
-            {f"{key} {part}": value for key, figure in row["figures"].items() for part, value in figure.items()}
+            {"rule": row["rule"]}
+            | {f"{key} {part}": value for key, figure in row["figures"].items() for part, value in figure.items()}
             for row in self["rows"]
         ]
         return pandas.DataFrame(cells, pandas.Index([row["name"] for row in self["rows"]], name="variant"))
 
 
 def run_table(
-    name: str, config_name: str, overrides: Sequence[str], seeds: Sequence[int], out: Path, jobs: int
+    name: str,
+    config_name: str,
+    overrides: Sequence[str],
+    seeds: Sequence[int],
+    out: Path,
+    jobs: int,
+    rules: Sequence[str] = (),
 ) -> AblationTable:
     """Train and measure what is missing of a table, which is also written to `out`.
+
+    All rows are scored by one of `rules` after the other; none: by `inference.rule`.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
     Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
@@ -162,8 +229,9 @@ def run_table(
     base = load_config(config_name, overrides)
     configs = {(v.name, seed): variant_config(base, v, seed, out) for v in TABLES[name] for seed in seeds}
     _check_rows(name, TABLES[name], configs)
-    left_out = run_all(list(jobs_of(TABLES[name], configs).values()), jobs, name)
-    table = collect(name, TABLES[name], base.evaluation.protocol, configs, left_out)
+    rules = rules or (base.inference.rule,)
+    left_out = run_all(list(jobs_of(TABLES[name], configs, rules).values()), jobs, name)
+    table = collect(name, TABLES[name], base, configs, rules, left_out)
     write_json(out / f"{name}.json", table)
     for suffix, text in (("md", markdown(table)), ("csv", table.to_frame().to_csv())):
         with atomic_write(out / f"{name}.{suffix}", "w") as stream:
@@ -181,15 +249,15 @@ Configurations = dict[tuple[str, int], Config]
 """(variant's name, seed) -> its configuration."""
 
 
-def jobs_of(variants: Sequence[Variant], configs: Configurations) -> dict[str, Job]:
-    """Run folder to job; variants that differ in row or inference only share one."""
+def jobs_of(variants: Sequence[Variant], configs: Configurations, rules: Sequence[str]) -> dict[str, Job]:
+    """Run folder to job; variants that differ in row, rule or inference only share one."""
     measures: dict[str, dict[tuple[str, tuple[str, ...]], None]] = {}
     by_folder: dict[str, Config] = {}
     for variant in variants:
         for (name, _), config in configs.items():
             if name == variant.name:
                 by_folder[config.out] = config
-                measures.setdefault(config.out, {})[variant.row, variant.infer] = None
+                measures.setdefault(config.out, {}).update({(variant.row, variant.by(rule)): None for rule in rules})
     return {folder: Job(config, tuple(measures[folder])) for folder, config in by_folder.items()}
 
 
@@ -205,7 +273,12 @@ def _check_rows(table: str, variants: Sequence[Variant], configs: Configurations
 
 
 def collect(
-    name: str, variants: Sequence[Variant], protocol: str, configs: Configurations, left_out: Mapping[str, int]
+    name: str,
+    variants: Sequence[Variant],
+    base: Config,
+    configs: Configurations,
+    rules: Sequence[str],
+    left_out: Mapping[str, int],
 ) -> AblationTable:
     """The measurements of a table.
 
@@ -213,43 +286,40 @@ def collect(
     """
     seeds = list(dict.fromkeys(seed for _, seed in configs))
     lines = []
-    for variant in variants:
+    for rule, variant in itertools.product(rules, variants):
         results = []
         for seed in seeds:
-            result = read_json(result_file(configs[variant.name, seed], variant.row, variant.infer))
+            result = read_json(result_file(configs[variant.name, seed], variant.row, variant.by(rule)))
             results.append({key: value for key, value in result.items() if key != "inputs"})
-        flat = [{**{f"mAP@{k}": v for k, v in r["mAP"].items()}, **_numbers(r)} for r in results]
+        flat = [{**{f"mAP@{k}": v for k, v in r["mAP"].items()}, **{key: r[key] for key in FIGURES}} for r in results]
         figures = {}
         for key in flat[0]:
             mean, spread = mean_and_spread([f[key] for f in flat])
             figures[key] = {"mean": mean, "spread": spread if len(flat) > 1 else None}
         by_seed = dict(zip(map(str, seeds), results, strict=True))
-        lines.append({"name": variant.name, "figures": figures, "seeds": by_seed})
-    return AblationTable(table=name, protocol=protocol, seeds=seeds, left_out=dict(left_out), rows=lines)
-
-
-def _numbers(result: Mapping[str, Any]) -> dict[str, float]:
-    return {key: result[key] for key in ("average_mAP", "fg_miou", "bg_miou")}
-
-
-TITLES = {"average_mAP": "average", "fg_miou": "fg mIoU", "bg_miou": "bg mIoU"}
+        lines.append({"name": variant.name, "rule": rule, "figures": figures, "seeds": by_seed})
+    said = {"protocol": base.evaluation.protocol, "legend": legend(base)}
+    return AblationTable(table=name, **said, seeds=seeds, left_out=dict(left_out), rows=lines)
 
 
 def markdown(table: Mapping[str, Any]) -> str:
-    """A Markdown table in percent, `mean ± spread` (sample standard deviation over seeds), every measured tIoU."""
-    keys = list(table["rows"][0]["figures"])
-    lines = [["", *(TITLES.get(key, key) for key in keys)]]
-    lines += [[row["name"], *(_cell(row["figures"][key]) for key in keys)] for row in table["rows"]]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    said = [
+    """A Markdown table a rule, percent, `mean ± spread` (sample standard deviation over seeds), every measured tIoU."""
+    parts = [
         f"{table['table']}, protocol `{table['protocol']}`, seeds {', '.join(map(str, table['seeds']))}; percent, "
         "mean ± standard deviation"
     ]
     if phrase := left_out_phrase(table):
-        said += ["", phrase]
-    rows = ["| " + " | ".join(map(str.ljust, cells, widths)) + " |" for cells in lines]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([*said, "", rows[0], rule, *rows[1:]]) + "\n"
+        parts.append(phrase)
+    for rule, group in itertools.groupby(table["rows"], lambda row: row["rule"]):
+        rows = list(group)
+        keys = list(rows[0]["figures"])
+        lines = [[f"rule `{rule}`", *(FIGURES.get(key, key) for key in keys)]]
+        lines += [[row["name"], *(_cell(row["figures"][key]) for key in keys)] for row in rows]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        cells = ["| " + " | ".join(map(str.ljust, line, widths)) + " |" for line in lines]
+        bar = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+        parts.append("\n".join([cells[0], bar, *cells[1:]]))
+    return "\n\n".join([*parts, table["legend"]]) + "\n"
 
 
 def _cell(figure: Mapping[str, float | None]) -> str:
