@@ -8,7 +8,7 @@ setup(
     package_dir={"wtal._shipped.configs": "configs", "wtal._shipped.data.sandbox": "data/sandbox"},
     package_data={
         "wtal._shipped.configs": ["*.yaml"],
-        "wtal._shipped.data.sandbox": ["*.safetensors", "*.json", "*.md"],
+        "wtal._shipped.data.sandbox": ["*.safetensors", "*.json", "*.md", "SHA256SUMS"],
         "wtal.report": ["templates/*", "static/*"],
     },
 )

@@ -4,9 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import re
+import shutil
+import socket
+import stat
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -14,18 +19,23 @@ from typing import IO, Any
 import numpy as np
 
 from feature_extraction.errors import RunFailure, UserError, reason_of
+from feature_extraction.seal import sealed, without_seal
 
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a temporary neighbour of `path`; on a clean exit fsync it and rename it to `path`.
 
-    After a kill at any moment `path` holds its old content or the new one, never a part.
+    After a kill at any moment `path` holds its old content or the new one, never a part. A device or a pipe cannot be
+    replaced: it is written to.
     """
     path = Path(path)
-    handle, temporary = in_folder(
-        path.parent, lambda: tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
-    )
+    if _takes_bytes(path):
+        with naming(path), open(path, mode, encoding=None if "b" in mode else "utf-8") as stream:
+            yield stream
+        return
+    prefix = f".{path.name[:80]}.{_host()}-{os.getpid()}-"
+    handle, temporary = in_folder(path.parent, lambda: tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".part"))
     try:
         with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
@@ -38,6 +48,87 @@ def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
         if isinstance(error, OSError) and error.filename in (None, temporary):
             error.filename, error.filename2 = str(path), None  # a full disk's error names no file by itself
         raise
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether `path` is a device or a pipe, or one of /dev's names of an open file (`/dev/stdout`)."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or str(path.absolute().parent) in ("/dev", "/dev/fd")
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing inside name `path`: Python names a file in errors of opening alone."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+_PART = re.compile(r"\.(?P<host>[0-9a-f]{6})-(?P<process>\d+)-[^.]*\.part")
+_ABANDONED_SECONDS = 86400.0
+
+
+def sweep_parts(folder: Path) -> list[Path]:
+    """Remove what killed writers left in `folder` (not in folders below): returns what was removed.
+
+    A part is abandoned where its process, of this machine, is gone, or where it has not changed for a day.
+    """
+    removed = []
+    for path in folder.glob(".*.part"):
+        match = _PART.search(path.name)
+        try:
+            gone = match is not None and match["host"] == _host() and not process_lives(int(match["process"]))
+            if gone or time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                path.unlink()
+                removed.append(path)
+        except FileNotFoundError:
+            continue  # its writer ended this moment
+    return removed
+
+
+def process_lives(process: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    if process < 1:
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def refuse_links(root: Path, *names: str) -> None:
+    """Raise `UserError` where one of the folders `names` of `root`, or a folder in it, is a link.
+
+    What is written or removed there would be somebody else's. `root` itself may be a link: the user named it.
+    """
+    for name in names:
+        place = Path(root)
+        for part in Path(name).parts:
+            place = place / part
+            _refuse_link(place)
+        for folder, subfolders, _ in os.walk(place):
+            for inner in subfolders:
+                _refuse_link(Path(folder, inner))
+
+
+def _refuse_link(place: Path) -> None:
+    if place.is_symlink():
+        raise UserError(
+            f"{place}: a link to {os.readlink(place)}; nothing is written or removed through links inside an output "
+            "folder: put what it leads to in its place, or give another output folder"
+        )
 
 
 def in_folder(folder: Path, act: Callable[[], Any]) -> Any:
@@ -57,6 +148,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its seal, by which `read_json` notices damage."""
+    write_json(path, sealed(value))
 
 
 def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
@@ -85,14 +181,29 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; a missing or malformed one is a `UserError` that names it."""
+    """Read a JSON file, without its seal where it has one; a missing, malformed or damaged one is a `UserError` that
+    names it."""
     try:
-        return json.loads(read_bytes(path).decode("utf-8"))
+        return without_seal(path, parse_json(read_bytes(path).decode("utf-8")))
     except RecursionError:
         raise UserError(f"{path}: not read, because its JSON is nested too deeply") from None
     except ValueError as error:  # also of a number of thousands of digits, which json does not wrap
         raise UserError(f"{path}: not valid JSON ({error})") from None
 
+
+def parse_json(text: str) -> Any:
+    """JSON data. Raises `ValueError` for what is none, and for text that no Unicode encoding can hold (half a pair of
+    surrogates: it could be neither shown nor written)."""
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"text with half a surrogate pair, {error.object[error.start]!a}") from None
+    return value
+
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 # What a place can lack, as opposed to what a program can do wrong
 _PLACE = {
@@ -133,6 +244,14 @@ def map_array(path: Path) -> np.ndarray:
     except Exception as error:
         # A damaged header comes as anything from TokenError over MemoryError to AttributeError
         raise ValueError(reason_of(error, 120)) from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, whole or not at all, with its time of change."""
+    with open(source, "rb") as stream, atomic_write(target) as copy:
+        shutil.copyfileobj(stream, copy, 1 << 20)
+    known = source.stat()
+    os.utime(target, ns=(known.st_atime_ns, known.st_mtime_ns))
 
 
 def sha256_file(path: Path) -> str:

@@ -33,7 +33,7 @@ STOREYS = (
 
 ROOTS = {
     "wtal": "config datasets models evaluation inference training runs report commands api",
-    "feature_extraction": "errors files settings audio store flow video networks importing pipeline",
+    "feature_extraction": "errors files seal settings audio store flow video networks importing pipeline",
 }
 """What stands in the two roots; `__init__` and `__main__` are not counted."""
 
@@ -153,6 +153,7 @@ def test_settings_know_nothing_of_what_they_configure():
     assert {aim for aim in aims if room(aim) != "wtal.config"} <= {
         "feature_extraction.errors",
         "feature_extraction.files",
+        "feature_extraction.seal",
         "feature_extraction.settings",
     }
 

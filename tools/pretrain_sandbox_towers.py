@@ -27,16 +27,18 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from feature_extraction.files import atomic_write, write_json  # noqa: E402
+from feature_extraction.files import atomic_write, sha256_file, write_json  # noqa: E402
 from feature_extraction.flow.settings import TVL1Settings  # noqa: E402
 from feature_extraction.flow.tvl1_cpu import solve  # noqa: E402
 from feature_extraction.networks.clip import FrozenClip, load_clip, save_clip  # noqa: E402
 from feature_extraction.networks.i3d import I3D, save_i3d  # noqa: E402
+from feature_extraction.networks.tensor_files import to_bytes  # noqa: E402
+from feature_extraction.seal import SUMS  # noqa: E402
 from wtal.config.sandbox import SandboxSettings  # noqa: E402
 from wtal.datasets.sandbox.render import draw_frames, encode_video  # noqa: E402
 from wtal.datasets.sandbox.script import Timeline, VideoScript, perform, plan_video  # noqa: E402
@@ -301,7 +303,7 @@ def halve(path: Path) -> None:
         metadata = file.metadata()
     tensors = {k: v.half() if v.is_floating_point() else v for k, v in load_file(path).items()}
     with atomic_write(path) as stream:
-        stream.write(save(tensors, metadata))
+        stream.write(to_bytes(tensors, metadata or {}))
 
 
 def main() -> None:
@@ -344,6 +346,9 @@ def main() -> None:
         halve(path)
     for path in sorted(options.out.glob("*.safetensors")):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    listed = sorted(path for path in options.out.iterdir() if path.suffix in (".safetensors", ".json"))
+    with atomic_write(options.out / SUMS, "w") as stream:
+        stream.writelines(f"{sha256_file(path)}  {path.name}\n" for path in listed)
 
 
 if __name__ == "__main__":

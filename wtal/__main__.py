@@ -1,5 +1,3 @@
-import sys
+from wtal.commands.main import entry
 
-from wtal.commands.main import main
-
-sys.exit(main())
+entry()

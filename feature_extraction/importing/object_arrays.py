@@ -10,7 +10,7 @@ import re
 import struct
 import tokenize
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -61,6 +61,13 @@ class _Array:
     """Position among the arrays of numbers, in the order of the file."""
     items: list[Any] | None = None
     """What an array of objects holds."""
+
+
+class _Tuple(tuple):
+    """A tuple that knows from its making whether it is small: looking into nested ones again has no end."""
+
+    def __init__(self, items: Iterable[Any]) -> None:
+        self.small = all(map(_small, self))
 
 
 class _Refused(Exception):
@@ -147,10 +154,10 @@ def _run(stream: IO[bytes], length: int) -> Iterator[np.ndarray]:
             if name == "APPENDS":
                 stack[-1].extend(items)
             else:
-                stack.append(tuple(items) if name == "TUPLE" else items)
+                stack.append(_Tuple(items) if name == "TUPLE" else items)
         elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             size = int(name[-1])
-            stack[-size:] = [tuple(stack[-size:])]
+            stack[-size:] = [_Tuple(stack[-size:])]
         elif name == "EMPTY_LIST":
             stack.append([])
         elif name == "APPEND":
@@ -182,7 +189,7 @@ def _run(stream: IO[bytes], length: int) -> Iterator[np.ndarray]:
 
 def _small(value: Any) -> bool:
     if isinstance(value, tuple):
-        return all(map(_small, value))
+        return isinstance(value, _Tuple) and value.small
     return not isinstance(value, (str, bytes, bytearray)) or len(value) <= LARGEST_KEPT
 
 

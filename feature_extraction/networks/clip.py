@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
@@ -26,6 +25,7 @@ from feature_extraction.networks.clip_models import (
     make_tokenizer,
     read_config,
 )
+from feature_extraction.networks.tensor_files import to_bytes
 
 __all__ = ["FrozenClip", "Preprocessing", "import_open_clip", "load_clip", "save_clip"]
 
@@ -247,11 +247,9 @@ def load_clip(
 
 def save_clip(clip: FrozenClip, weights: Path, config: Path | None = None) -> None:
     """Write weights as safetensors, the model config in their metadata; if asked, the config as JSON too."""
-    state = clip.model.state_dict()
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     text = json.dumps(clip.config, indent=1, sort_keys=True)
     with atomic_write(weights) as stream:
-        stream.write(save(tensors, {"clip_config": text}))
+        stream.write(to_bytes(clip.model.state_dict(), {"clip_config": text}))
     if config is not None:
         with atomic_write(config, "w") as stream:
             stream.write(text + "\n")

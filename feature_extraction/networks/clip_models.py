@@ -15,17 +15,19 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from feature_extraction.errors import RunFailure, UserError, reason_of
-from feature_extraction.files import atomic_write, read_json
+from feature_extraction.files import atomic_write
+from feature_extraction.networks.clip_config import read_config_file
+from feature_extraction.networks.tensor_files import read_tensors
 from feature_extraction.networks.weights import VARIABLE
+from feature_extraction.seal import check_archive, check_listed
 from feature_extraction.settings import ExtractionSettings
 
 FULL_VOCABULARY = 49408  # CLIP's byte-pair vocabulary: 512 byte symbols, 48,894 merges, 2 marks
 SMALLEST_VOCABULARY = 514  # no merges at all: every byte is a token
-CONFIG_KEYS = ("embed_dim", "vision_cfg", "text_cfg")
 
 
 @functools.cache
@@ -50,12 +52,7 @@ def import_open_clip() -> ModuleType:
 def read_config(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The model config of an open_clip name or a .json file, and the preprocessing that the file asks for."""
     if model.endswith(".json"):
-        config, overrides = read_json(Path(model)), {}
-        if isinstance(config, dict) and "model_cfg" in config:  # the layout of files on the Hugging Face hub
-            config, overrides = config["model_cfg"], config.get("preprocess_cfg", {})
-        if not isinstance(config, dict) or any(key not in config for key in CONFIG_KEYS):
-            raise UserError(f"{model}: an open_clip model config has the keys {', '.join(CONFIG_KEYS)}")
-        return config, overrides
+        return read_config_file(Path(model))
     open_clip = import_open_clip()
     names = open_clip.list_models()
     if model not in names:
@@ -156,14 +153,16 @@ def load_weights(network: nn.Module, weights: Path, config: dict[str, Any]) -> N
 
 def _check_activation(weights: Path, config: dict[str, Any]) -> None:
     """A file of `save_clip` says its config: a wrong activation cannot be told by the tensors' shapes."""
+    check_listed(weights)
     with open(weights, "rb") as stream:
-        if stream.read(9)[8:9] != b"{":  # not safetensors: nothing is known
+        start = stream.read(9)
+        if start[8:9] != b"{":  # not safetensors: nothing is known
+            _check_whole(weights, start)
             return
+    written = read_tensors(weights)[1].get("clip_config", "{}")
     try:
-        with safe_open(weights, framework="pt") as file:
-            written = (file.metadata() or {}).get("clip_config", "{}")
         trained = bool(json.loads(written).get("quick_gelu", False))
-    except (SafetensorError, ValueError, AttributeError) as error:
+    except (ValueError, AttributeError) as error:
         raise UserError(f"{weights}: not a valid safetensors file, or cut short ({error})") from None
     if written != "{}" and trained != bool(config.get("quick_gelu", False)):
         raise UserError(
@@ -172,16 +171,23 @@ def _check_activation(weights: Path, config: dict[str, Any]) -> None:
         )
 
 
+def _check_whole(weights: Path, start: bytes) -> None:
+    if start[:4] != b"PK\x03\x04":
+        return
+    try:
+        with open(weights, "rb") as stream:
+            check_archive(stream)
+    except ValueError as error:
+        raise UserError(f"{weights}: not a weights file, or {error}") from None
+
+
 def make_tokenizer(model: str, config: dict[str, Any]) -> Any:
     """open_clip's tokenizer; a vocab_size below CLIP's keeps the first merges of its byte-pair table."""
     open_clip = import_open_clip()
     if not model.endswith(".json"):
-        return open_clip.get_tokenizer(model)
+        return _registered_tokenizer(model)
     text = config["text_cfg"]
     context, vocabulary = text.get("context_length", 77), text.get("vocab_size", FULL_VOCABULARY)
-    if "hf_tokenizer_name" in text:
-        kwargs = text.get("tokenizer_kwargs", {})
-        return open_clip.tokenizer.HFTokenizer(text["hf_tokenizer_name"], context_length=context, **kwargs)
     if not SMALLEST_VOCABULARY <= vocabulary <= FULL_VOCABULARY:
         raise UserError(
             f"{model}: vocab_size must be from {SMALLEST_VOCABULARY} to {FULL_VOCABULARY}, got {vocabulary}"
@@ -193,6 +199,21 @@ def make_tokenizer(model: str, config: dict[str, Any]) -> Any:
         with atomic_write(table) as stream:  # a full disk's error then names the file
             stream.write(gzip.compress(b"\n".join(lines)))
         return open_clip.SimpleTokenizer(bpe_path=str(table), context_length=context)
+
+
+def _registered_tokenizer(model: str) -> Any:
+    """The tokenizer of an open_clip name; some are of the Hugging Face hub and need its library and files."""
+    try:
+        return import_open_clip().get_tokenizer(model)
+    except ImportError as error:
+        package = error.name or "transformers"
+        raise UserError(
+            f"CLIP model {model!r} has a tokenizer of the package {package!r}, which is not installed; `pip install "
+            f"{package}`, or choose a model with CLIP's own tokenizer"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunFailure(f"the tokenizer of CLIP model {model!r} could not be had ({reason})") from None
 
 
 def public_clip() -> Path | None:

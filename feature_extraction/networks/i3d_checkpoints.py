@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write
+from feature_extraction.networks.tensor_files import read_tensors, to_bytes
+from feature_extraction.seal import check_archive, check_listed
 
 FORMAT = "wtal-i3d-1"
 
@@ -75,9 +75,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_checkpoint(path: Path, state: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Write tensors and `header` as one safetensors file, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with atomic_write(path) as stream:
-        stream.write(save(tensors, {"format": FORMAT, "i3d": json.dumps(header)}))
+        stream.write(to_bytes(state, {"format": FORMAT, "i3d": json.dumps(header)}))
 
 
 def _rename(name: str, rules: list[tuple[str, str]]) -> str | None:
@@ -96,9 +95,13 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             start = stream.read(9)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); see `wtal weights list`") from None
+    check_listed(path)
     if start[8:9] == b"{":
         return _read_safetensors(path)
     try:
+        if start[:4] == b"PK\x03\x04":
+            with open(path, "rb") as stream:
+                check_archive(stream)
         with warnings.catch_warnings():  # torch warns of pickles that it refuses a moment later
             warnings.simplefilter("ignore")
             loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -118,12 +121,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError, OSError) as error:
-        raise UserError(f"{path}: not a valid safetensors file, or cut short ({error})") from None
+    tensors, metadata = read_tensors(path)
     try:
         header = json.loads(metadata.get("i3d", "{}"))
     except json.JSONDecodeError:

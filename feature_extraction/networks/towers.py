@@ -75,7 +75,10 @@ def _place(text: str, resolve: Callable[[str], str] | None) -> str:
 def _i3d_file(text: str, resolve: Callable[[str], str] | None, weights: Path | None, offline: bool) -> Path:
     place = _place(text, resolve)
     if place in public_weights.TABLE:
-        return public_weights.locate(place, weights, offline)
+        path = public_weights.locate(place, weights, offline)
+        if weights is None or weights.is_dir():  # a file that was given is taken as it is
+            public_weights.check_against_table(place, path)
+        return path
     if not Path(place).is_file():
         known = ", ".join(public_weights.TABLE)
         raise UserError(f"I3D weights {text!r}: no such file; give a path or one of {known}")

@@ -166,6 +166,16 @@ def fetch(name: str, cache: Path | None = None, pause: float = 1.0) -> Path:
     raise RunFailure(f"{name} could not be downloaded ({'; '.join(problems)}); {_by_hand(name, cache)}")
 
 
+def check_against_table(name: str, path: Path) -> None:
+    """Raise `UserError` where a file under the name that the table gives has another content than was published."""
+    entry = entry_of(name)
+    if path.name == entry.file and (found := git_sha1(path)) != entry.git_sha1:
+        raise UserError(
+            f"{path}: damaged, or not the published {name} (git blob SHA-1 {found}, expected {entry.git_sha1}); remove "
+            "it, or give weights of your own by their path or under another name"
+        )
+
+
 def git_sha1(path: Path) -> str:
     """Git's name of a file's content, as `git hash-object` prints it."""
     with open(path, "rb") as stream:

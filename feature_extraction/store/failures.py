@@ -4,6 +4,7 @@ Several workers write to one store at once, so the list itself is only ever made
 """
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class FailureLog:
             entry = self.get(path.name[:-5])
             if entry is None:
                 continue
-            if Path(entry["source"]).exists() or "\\x" in entry["source"]:  # the latter: no UTF-8, see `printable`
+            if os.path.lexists(entry["source"]) or "\\x" in entry["source"]:  # the latter: no UTF-8, see `printable`
                 entries.append(entry)
             else:
                 path.unlink(missing_ok=True)

@@ -1,7 +1,8 @@
 """The feature store: one folder a stream, one array and one sidecar a video, each file whole or absent.
 
     STORE/rgb-1a2b3c4d/stream.json       what made the stream; 1a2b3c4d is the hash of it
-    STORE/rgb-1a2b3c4d/<video id>.json   T, fps, duration, source, size, sha256, padding, ...
+    STORE/rgb-1a2b3c4d/<video id>.json   T, fps, duration, source, size, sha256, padding, ..., and two checks: the
+                                         hash of the .npy file (npy_sha256) and one of the sidecar itself (seal)
     STORE/rgb-1a2b3c4d/<video id>.npy    float16 [T, D]; written last: where it is, the video is done
     STORE/failures.jsonl                 what failed and why, one object a line
 
@@ -19,7 +20,16 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, hash8, map_array, read_json, sha256_file, write_json
+from feature_extraction.files import (
+    atomic_write,
+    hash8,
+    map_array,
+    read_json,
+    refuse_links,
+    sha256_file,
+    write_json,
+    write_sealed,
+)
 from feature_extraction.store.grid import TimeGrid
 
 # What may stand in a path but not in a file's name everywhere, and '%' itself.
@@ -86,6 +96,7 @@ class Stream:
             """D."""
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self.folder}: stream.json lacks fps, window, stride or dim ({error})") from None
+        self._whole: set[str] = set()  # videos whose array was found to be what was written
 
     def __repr__(self) -> str:
         return f"Stream({str(self.folder)!r}, dim={self.dim}, grid={self.grid})"
@@ -110,7 +121,7 @@ class Stream:
             sidecar = self.sidecar(video_id)
             if _is_of_another(sidecar, source) or sidecar.get("truncated") and not accept_truncated:
                 return False
-            return sidecar.get("T") == len(self.read(video_id))  # else a kill came between the two files
+            return sidecar.get("T") == len(self._map(video_id))  # else a kill came between the two files
         except (UserError, OSError, AttributeError):
             return False
 
@@ -131,7 +142,7 @@ class Stream:
         except FileNotFoundError:
             return  # removed this moment; its features stay
         if sidecar.get("mtime_ns") not in (None, now):
-            write_json(self.sidecar_path(video_id), {**sidecar, "mtime_ns": now})
+            write_sealed(self.sidecar_path(video_id), {**sidecar, "mtime_ns": now})
 
     def discard(self, video_id: str) -> None:
         """Remove a video's features, the array first: without it the video is not done."""
@@ -152,7 +163,40 @@ class Stream:
         return self.folder / (video_id + suffix)
 
     def read(self, video_id: str) -> np.ndarray:
-        """Features of a video, `[T, D]` float16, memory-mapped and read-only. Raises `UserError`."""
+        """Features of a video, `[T, D]` float16, memory-mapped and read-only. Raises `UserError`.
+
+        The first time, the whole file is compared with the hash in its sidecar (0.7 ms a megabyte); a damaged array
+        is refused.
+        """
+        array_TD = self._map(video_id)
+        if video_id not in self._whole and (reason := self.damage(video_id)):
+            raise UserError(
+                f"{self.array_path(video_id)}: damaged ({reason}); run `wtal store repair {self.folder.parent}`, "
+                "then extract or convert it again"
+            )
+        return array_TD
+
+    def damage(self, video_id: str) -> str:
+        """What is wrong with a video's array or sidecar, in words; empty where nothing is.
+
+        Of an array without a sidecar, or without a hash in it, nothing but the header can be checked.
+        """
+        try:
+            length = len(self._map(video_id))
+            sidecar = self.sidecar(video_id) if self.sidecar_path(video_id).exists() else {}
+        except UserError as error:
+            return str(error)
+        if not isinstance(sidecar, dict):
+            return f"{self.sidecar_path(video_id)} holds no object"
+        known = sidecar.get("npy_sha256")
+        if known is not None and sha256_file(self.array_path(video_id)) != known:
+            return "its content is not what was written"
+        if known is not None and sidecar.get("T") != length:
+            return f"it has {length} snippets, its sidecar says {sidecar.get('T')}"
+        self._whole.add(video_id)
+        return ""
+
+    def _map(self, video_id: str) -> np.ndarray:
         path = self.array_path(video_id)
         try:
             array_TD = map_array(path)
@@ -165,7 +209,10 @@ class Stream:
         return array_TD
 
     def sidecar(self, video_id: str) -> dict[str, Any]:
-        """What is recorded of a video: T, fps, duration (seconds), source, size (bytes), sha256, padding (frames)."""
+        """What is recorded of a video: T, fps, duration (seconds), source, size (bytes), sha256, padding (frames).
+
+        Raises `UserError` for a sidecar that is missing or damaged.
+        """
         return read_json(self.sidecar_path(video_id))
 
     def write(self, video_id: str, array_TD: np.ndarray, sidecar: Mapping[str, Any]) -> None:
@@ -185,7 +232,9 @@ class Stream:
         np.save(content, half_TD, allow_pickle=False)
         # An old array beside the new sidecar would pass for the new one after a kill
         self.array_path(video_id).unlink(missing_ok=True)
-        write_json(self.sidecar_path(video_id), {"T": len(half_TD), "fps": self.grid.fps, **sidecar})
+        known = {"npy_sha256": hashlib.sha256(content.getbuffer()).hexdigest()}
+        self._whole.discard(video_id)
+        write_sealed(self.sidecar_path(video_id), {"T": len(half_TD), "fps": self.grid.fps, **sidecar, **known})
         with atomic_write(self.array_path(video_id)) as file:
             file.write(content.getbuffer())
 
@@ -211,6 +260,7 @@ def create_stream(root: Path, name: str, identity: Mapping[str, Any]) -> Stream:
     `identity` is JSON data with at least fps, window, stride and dim; its hash is in the folder's name.
     """
     stream = open_stream_of(root, name, identity)
+    refuse_links(Path(root), stream.folder.name, ".work")
     if not (stream.folder / "stream.json").is_file():
         write_json(stream.folder / "stream.json", stream.identity)
     return stream
@@ -251,5 +301,16 @@ def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
         identity = read_json(candidates[0] / "stream.json")
         if not isinstance(identity, dict):
             raise UserError(f"{candidates[0] / 'stream.json'}: expected an object")
+        _check_name(candidates[0], identity)
         streams[name] = Stream(candidates[0], name, identity)
     return streams
+
+
+def _check_name(folder: Path, identity: Mapping[str, Any]) -> None:
+    """The hash in a stream's folder name is that of its stream.json, so that either tells on the other."""
+    match = re.fullmatch(r".+-([0-9a-f]{8})", folder.name)
+    if match and hash8(identity) != match[1]:
+        raise UserError(
+            f"{folder / 'stream.json'}: damaged, or not of this folder (its hash is {hash8(identity)}, the folder is "
+            f"named {folder.name}); restore the file or the name, or extract into a new store"
+        )

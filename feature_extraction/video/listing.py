@@ -52,10 +52,16 @@ def _of(place: Path) -> dict[str, Path]:
                 f"{place}: no videos in this folder (looked for {', '.join(sorted(SUFFIXES))}, in subfolders too)"
             )
         relative = {path.relative_to(place).as_posix(): path for path in files}
-        return {video_id: relative[name].resolve() for video_id, name in video_ids(relative).items()}
+        return {video_id: _real(relative[name]) for video_id, name in video_ids(relative).items()}
     if place.exists() or place.is_symlink():
-        return {video_id: place.resolve() for video_id in video_ids([place.name])}
+        return {video_id: _real(place) for video_id in video_ids([place.name])}
     raise UserError(f"{place}: no such file or folder; give a folder of videos")
+
+
+def _real(path: Path) -> Path:
+    """The path without links. `Path.resolve` raises where links go round; here such a file stays, and fails later as
+    one that cannot be read, so that the others are done."""
+    return Path(os.path.realpath(path))
 
 
 def _folders(place: Path) -> Iterator[tuple[str, list[str]]]:
@@ -67,7 +73,7 @@ def _folders(place: Path) -> Iterator[tuple[str, list[str]]]:
     seen, links = set(), [str(place)]
     while links:
         start = links.pop(0)
-        if start != str(place) and place.resolve().is_relative_to(Path(start).resolve()):
+        if start != str(place) and _real(place).is_relative_to(_real(Path(start))):
             continue
         for folder, subfolders, names in os.walk(start):
             real = os.path.realpath(folder)

@@ -145,6 +145,19 @@ def test_ties_are_counted(tmp_path, capsys):
     assert "share" not in call(capsys, "evaluate", *write(tmp_path, TRUTH, FOUND))[2]
 
 
+def test_a_run_folder_stands_for_its_detections(tmp_path, capsys):
+    found, truth = write(tmp_path, TRUTH, FOUND)
+    (tmp_path / "run").mkdir()
+    found.rename(tmp_path / "run" / "predictions.json")
+    code, out, _ = call(capsys, "compare", tmp_path / "run", tmp_path / "run" / "predictions.json", truth)
+    assert code == 0 and "first: run" in out and "second: predictions.json" in out
+    for command in ("evaluate", "diagnose"):
+        saved = tmp_path / f"{command}.json"
+        assert call(capsys, command, tmp_path / "run", truth, "--save", saved)[0] == 0
+        held = json.loads(saved.read_text())["files"]["predictions"]
+        assert held["path"] == str(tmp_path / "run" / "predictions.json")
+
+
 def test_compare_names_the_files(tmp_path, capsys):
     found, truth = write(tmp_path, TRUTH, FOUND)
     tied = {"one": [(0, 10, "jump", 0.9), (1, 10, "jump", 0.9)], "two": [], "old": []}

@@ -81,3 +81,51 @@ def test_union_takes_none_and_its_member():
     assert convert(int | None, None, "x") is None and convert(int | None, 3, "x") == 3
     with pytest.raises(UserError, match="x: expected a whole number"):
         convert(int | None, "3", "x")
+
+
+HOSTILE_YAML = {
+    "aliases": "a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefghijk", "bcdefghijkl", strict=True)),
+    "itself": "a: &a [*a]\n",
+    "deep": "a: " + "[" * 5000 + "]" * 5000,
+    "deep mapping": "a: " + "{b: " * 300 + "1" + "}" * 300,
+    "date": "seed: 2024-99-99\n",
+    "good date": "out: 2024-01-01\nseed: 2024-01-01\n",
+    "huge": "seed: 1" + "0" * 5000,
+    "large": "seed: 1" + "0" * 30,
+    "sixty": "seed: " + ":".join(["59"] * 4000),
+    "tag": "seed: !!python/object/apply:os.system [true]\n",
+    "set": "data: !!set {a, b}\n",
+    "binary": "out: !!binary abc\n",
+    "int tag": "seed: !!int abc\n",
+    "float tag": "seed: !!float x\n",
+    "bool tag": "seed: !!bool x\n",
+    "list as a name": "? [a, b]\n: 1\n",
+    "number as a name": "1: 2\n",
+    "nothing as a name": "data: {~: 1}\n",
+    "surrogate": 'out: "\\ud800"\n',
+    "nul": "out: \x00\n",
+    "two documents": "seed: 1\n---\nseed: 2\n",
+    "merge of nothing": "<<: 5\n",
+    "too much": "out: " + "x" * (1 << 21),
+    "latin": b"out: \xe9\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE_YAML.values(), ids=HOSTILE_YAML)
+def test_hostile_yaml_is_one_line(tmp_path, text):
+    from wtal.config.load import load_config
+
+    (tmp_path / "c.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError) as caught:
+        load_config(str(tmp_path / "c.yaml"))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_aliases_and_merges_that_stay_small_are_read(tmp_path):
+    from wtal.config.load import load_config
+
+    (tmp_path / "c.yaml").write_text("seed: &s 7\noptimizer: {batch: *s}\nschedule: {<<: {rounds: 2}, b_steps: 3}\n")
+    config = load_config(str(tmp_path / "c.yaml"), ["out=2024-01-01"])
+    assert (config.optimizer.batch, config.schedule.rounds, config.schedule.b_steps) == (7, 2, 3)
+    assert config.out == "2024-01-01"

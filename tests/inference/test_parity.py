@@ -20,7 +20,7 @@ def scores_of(own, name):
         raw_TC = probability_TC * attention_T[:, None]
     else:
         attention_T = own["attention"]
-        raw_TC = own["cas"][:, :20] * attention_T[:, None]
+        raw_TC = own["cas"][:, :-1] * attention_T[:, None]
     grid = TimeGrid(25.0 * len(raw_TC) / own["length"].item())
     return VideoScores(np.zeros_like(raw_TC), own["video_score"], grid, 0.0, attention_T, raw_TC)
 

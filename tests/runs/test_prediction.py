@@ -179,3 +179,17 @@ def test_classes_by_a_row_that_the_run_lacks_are_refused(make_config, world):
         predict_run(run, world / "p.json", "ours", ["inference.class_rows=[vlp]"], None)
     with pytest.raises(UserError, match="twice"):
         predict_run(run, world / "p.json", "ours", ["inference.class_rows=[ours, ours]"], None)
+
+
+def test_long_videos_are_thinned_and_their_rows_last_longer(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    predict_run(run, world / "whole.json", "ours", (), None)
+    before = content(run)
+    video_id = sorted(path.stem for path in (run.path / "scores" / "ours").glob("*.npz"))[0]
+    whole = VideoScores.load(run.scores("ours", video_id))
+    thin = dict(open_run(run, ["inference.longest=5"]).stored("ours", [video_id]))[video_id]
+    assert len(whole.frame_TC) > len(thin.frame_TC) == 5
+    assert thin.grid.to_seconds(5) == pytest.approx(whole.grid.to_seconds(len(whole.frame_TC)))
+    predict_run(run, world / "thin.json", "ours", ["inference.longest=5"], None)
+    assert content(run) == before
+    assert (world / "thin.json").read_bytes() != (world / "whole.json").read_bytes()

@@ -8,7 +8,9 @@ from wtal.commands import evaluation_inputs as inputs
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `wtal compare`."""
-    parser.add_argument("first", type=Path, help="detections (seconds), in any layout that --format names")
+    parser.add_argument(
+        "first", type=Path, help="detections (seconds), in any layout that --format names, or a run folder"
+    )
     parser.add_argument("second", type=Path, help="the detections to compare them with")
     inputs.add_ground_truth(parser)
     inputs.add_protocol(parser)
@@ -26,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     tiou = inputs.check_options(options)
     settings = BootstrapSettings(options.resamples, options.confidence, options.seed)
     truth = inputs.read_ground_truth(options)
-    first, second = (inputs.read_detections(path, truth, options) for path in (options.first, options.second))
+    files = [inputs.detections_in(path) for path in (options.first, options.second)]
+    first, second = (inputs.read_detections(path, truth, options) for path in files)
     comparison = compare(truth.annotations, first, second, options.protocol, tiou, settings)
     names = _names(options.first, options.second)
     values = comparison.as_dict() | {"files": [str(options.first), str(options.second)]}
@@ -34,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     for note in values["notes"]:
         inputs.note(note)
     inputs.show(options, values, comparison_table(comparison, options.table, names))
-    inputs.trace(options, values, first=options.first, second=options.second)
+    inputs.trace(options, values, first=files[0], second=files[1])
     return 0
 
 

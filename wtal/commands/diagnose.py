@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = DiagnosisSettings(options.bins, options.limit)
     tiou = inputs.check_options(options, [0.5])
-    summaries = {}
+    file, summaries = inputs.detections_in(options.predictions), {}
     if (options.predictions / "config.yaml").is_file():
         ground_truth, predictions, summaries = _of_run(options)
     elif options.ground_truth is None or options.rules:
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"{options.predictions}: {what}; see wtal diagnose --help")
     else:
         truth = inputs.read_ground_truth(options)
-        ground_truth, predictions = truth.annotations, inputs.read_detections(options.predictions, truth, options)
+        ground_truth, predictions = truth.annotations, inputs.read_detections(file, truth, options)
     diagnosis = diagnose(ground_truth, predictions, tiou, settings)
     labels = {video_id: {*video.labels} for video_id, video in ground_truth.videos.items()}
     own = {v: [d for d in found if d.label in labels[v]] for v, found in predictions.items() if v in labels}
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> int:
         values["summaries"] = summaries
         parts = [*map(summary_table, summaries.values()), *parts]
     inputs.show(options, values, "\n\n".join(parts))
-    inputs.trace(options, values, predictions=options.predictions)
+    inputs.trace(options, values, predictions=file)
     return 0
 
 

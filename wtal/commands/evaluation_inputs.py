@@ -192,6 +192,11 @@ def read_ground_truth(options: argparse.Namespace) -> GroundTruth:
     return GroundTruth(chosen, frozenset(gone | set(EXCLUSIONS[options.exclude])), subset_of)
 
 
+def detections_in(path: Path) -> Path:
+    """The file of detections that `path` stands for: a run folder's predictions.json, or `path` itself."""
+    return file if (file := path / "predictions.json").is_file() else path
+
+
 def read_detections(path: Path, truth: GroundTruth, options: argparse.Namespace) -> "dict[str, list[Detection]]":
     """The detections in `path` less the videos left out; says on stderr what is odd about them.
 

@@ -1,12 +1,16 @@
 """The command `wtal`: one thin subcommand a stage, each in its own file under `wtal/commands`."""
 
 import argparse
+import errno
 import importlib
 import keyword
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 from feature_extraction.errors import UserError
 
@@ -18,6 +22,7 @@ COMMANDS = {
     "extract-audio": "audio files to a feature store of log-mel frames",
     "weights": "public network weights: where they are, download, verify",
     "convert": "features or annotations of other projects into this one's formats",
+    "store": "verify or repair a feature store: every array against its hash",
     "check": "what is odd in annotations and features, or where two sources disagree",
     "train": "train from a feature store and video-level labels",
     "train-video-classifier": "NetVLAD and its family alone: which classes a video has, from features and labels",
@@ -49,42 +54,90 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help="one of the commands below")
     chosen = parser.parse_args(arguments[:1]).command
     module = chosen.replace("-", "_") + ("_" if keyword.iskeyword(chosen) else "")
-    command = importlib.import_module(f"wtal.commands.{module}")
-    subparser = argparse.ArgumentParser(prog=f"wtal {chosen}", description=command.__doc__)
+    if hasattr(sys.stdout, "reconfigure"):  # names of files and labels may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
+    previous = _handle_signals(_terminated, signal.default_int_handler)
+    try:
+        command = importlib.import_module(f"wtal.commands.{module}")
+        code = _run(command, chosen, arguments[1:])
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        return _tell(chosen, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _tell(chosen, "stopped; the same command goes on from here", 130)
+    except _Terminated:
+        return _tell(chosen, "terminated; the same command goes on from here", 143)
+    except BrokenPipeError:
+        # The reader of our standard output went away (`wtal ... | head`); nothing is wrong here.
+        _drop_output()
+        return 0
+    except Exception as error:
+        reason = _place_or_means(error)
+        if reason is None:
+            raise
+        return _tell(chosen, reason, 1)
+    finally:
+        _handle_signals(*previous)
+
+
+def _run(command: ModuleType, name: str, arguments: list[str]) -> int:
+    subparser = argparse.ArgumentParser(prog=f"wtal {name}", description=command.__doc__)
     command.add_arguments(subparser)
     try:
         # settings (key=value) may stand before or after options
-        options = subparser.parse_intermixed_args(arguments[1:])
+        options = subparser.parse_intermixed_args(arguments)
     except TypeError:
         # argparse cannot mix where a command has commands of its own (`wtal weights list`)
-        options = subparser.parse_args(arguments[1:])
-    previous = signal.signal(signal.SIGTERM, _terminated)
-    try:
-        return command.run(options)
-    except UserError as error:
-        print(f"wtal {chosen}: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(f"wtal {chosen}: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except _Terminated:
-        print(f"wtal {chosen}: terminated; the same command goes on from here", file=sys.stderr)
-        return 143
-    except BrokenPipeError:
-        # The reader of our standard output went away (`wtal ... | head`); nothing is wrong here.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
+        options = subparser.parse_args(arguments)
+    return command.run(options)
+
+
+def _tell(name: str, reason: str, code: int) -> int:
+    print(f"wtal {name}: {reason}", file=sys.stderr)
+    return code
+
+
+def _drop_output() -> None:
+    """What is still to be written to standard output goes nowhere, so that Python's end does not fail at it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _place_or_means(error: Exception) -> str | None:
+    """What a machine lacks (room, rights, memory, a package) in one line; None for what is a bug."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError):
         # A full disk or a missing right is no bug; a file that is not there may well be one
         from feature_extraction.files import place_failure
 
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            _drop_output()  # whoever writes to a file names it
+            return f"standard output: cannot be written to ({error.strerror})"
         failure = place_failure(error)
-        if failure is None:
-            raise
-        print(f"wtal {chosen}: {failure}", file=sys.stderr)
-        return failure.exit_code
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+        if failure is not None:
+            return str(failure)
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in ("wtal", "feature_extraction"):
+        return f"a library cannot be loaded ({text[:200]}); too little memory, or `pip install` again what it names"
+    if isinstance(error, MemoryError) or (isinstance(error, (RuntimeError, OSError)) and _SCARCE.search(text)):
+        return f"too little memory or too few processes ({text[:200] or type(error).__name__}); free some"
+    return None
+
+
+_SCARCE = re.compile("(?i)can't start new thread|not enough memory|can't allocate memory|cannot allocate memory")
+
+
+def entry() -> None:
+    """The program `wtal`: `main`, and signals before and after it end the process with the codes of signals too."""
+    _handle_signals(lambda *_: os._exit(143), lambda *_: os._exit(130))
+    sys.exit(main())
+
+
+def _handle_signals(term: Any, interrupt: Any) -> tuple[Any, Any]:
+    """Set what SIGTERM and SIGINT do; returns what they did. A SIGINT that is ignored (nohup) stays ignored."""
+    before = signal.signal(signal.SIGTERM, term), signal.getsignal(signal.SIGINT)
+    if before[1] != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
+    return before
 
 
 class _Terminated(BaseException):
@@ -96,4 +149,4 @@ def _terminated(signum: int, frame: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

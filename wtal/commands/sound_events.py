@@ -163,7 +163,8 @@ def _measure(
         results = {"event": event_f1(strong, found), "segment": segment_f1(strong, found), **results}
     values = {**counts, "protocol": "DCASE task 4", **{kind: _values(result) for kind, result in results.items()}}
     inputs.show(options, values, sound_events_table(results, len(strong), options.table))
-    inputs.trace(options, values, events=options.events, truth=options.truth)
+    scores = None if options.run is None else options.run / "scores" / options.row
+    inputs.trace(options, values, events=options.events, truth=options.truth, scores=scores)
 
 
 def _values(result: "F1Result") -> dict:

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     import json
 
     from feature_extraction.errors import PartialFailure
-    from feature_extraction.files import write_json
+    from feature_extraction.files import write_sealed
     from wtal.config.load import load_config
     from wtal.config.strict import build, override
     from wtal.config.video_classifier import VideoClassifierTraining
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     known = [video_id for video_id in test_ids if labels[video_id]]
     if known:
         metrics = measure_video_classifier(trained, features, known, labels)
-        write_json(run.summary, metrics)
+        write_sealed(run.summary, metrics)
         print(json.dumps(metrics))
     print(run.path)
     if missing or missing_test:

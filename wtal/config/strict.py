@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from feature_extraction.errors import UserError, reason_of
+from feature_extraction.files import read_bytes
+from feature_extraction.seal import check_text
+from wtal.config.yaml_text import parse_yaml
 
 T = TypeVar("T")
 
@@ -19,11 +22,13 @@ T = TypeVar("T")
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises `UserError` for anything else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = read_bytes(path).decode()
+        check_text(path, text)
+        content = parse_yaml(text)
+    except ValueError as error:
         raise UserError(f"{path}: not valid YAML ({reason_of(error)})") from None
     if content is None:
-        return {}
+        raise UserError(f"{path}: holds no settings")  # cut to nothing, it would pass for all defaults
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected settings as 'name: value' lines")
     return content
@@ -110,9 +115,9 @@ def override(values: dict[str, Any], assignments: Sequence[str]) -> dict[str, An
         if not equals or not path:
             raise UserError(f"{assignment!r}: expected key=value, for example optimizer.lr=1e-4")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"{assignment!r}: the value is not valid YAML") from None
+            value = parse_yaml(text)
+        except ValueError as error:
+            raise UserError(f"{assignment[:100]!r}: the value is not valid YAML ({error})") from None
         result = _set(result, path.split("."), value, path)
     return result
 

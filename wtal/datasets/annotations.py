@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import read_json, write_json
+from feature_extraction.files import read_json, write_json, write_sealed
 
 if TYPE_CHECKING:
     import pandas
@@ -108,14 +108,19 @@ def read_activitynet(path: Path) -> AnnotationSet:
         raise UserError(f"{path}: 'classes' names a class twice")
     keep_ambiguous = AMBIGUOUS in named
     videos = {key: video_from_json(path, key, entry, keep_ambiguous) for key, entry in database.items()}
-    seen = sorted({label for video in videos.values() for label in video.labels})
+    seen = sorted({label for video in videos.values() for label in labels_of(video)})
     if named and (unknown := sorted(set(seen) - set(named))):
-        where = next(video.video_id for video in videos.values() if unknown[0] in video.labels)
+        where = next(video.video_id for video in videos.values() if unknown[0] in labels_of(video))
         raise UserError(
             f"{path}: label {unknown[0]!r} of video {where!r} is not in the file's 'classes' "
             f"({', '.join(named[:5])}, ...)"
         )
     return AnnotationSet(tuple(named or seen), videos)
+
+
+def labels_of(video: VideoAnnotation) -> set[str]:
+    """All classes that a video names: the weak labels may lack some of its segments'."""
+    return {*video.labels, *(instance.label for instance in video.instances)}
 
 
 def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool = False) -> VideoAnnotation:
@@ -232,4 +237,4 @@ def write_predictions(path: Path, detections: dict[str, Iterable[Detection]], de
         for video_id, found in detections.items()
     }
     external = {"used": bool(details), "details": details}
-    write_json(path, {"version": "VERSION 1.3", "results": results, "external_data": external})
+    write_sealed(path, {"version": "VERSION 1.3", "results": results, "external_data": external})

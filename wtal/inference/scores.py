@@ -3,7 +3,6 @@
 Legend: T snippets, C classes.
 """
 
-import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import atomic_write
+from feature_extraction.seal import check_archive
 from feature_extraction.store.grid import TimeGrid
 from wtal.datasets.features import FeatureSet
 from wtal.models.branch import BranchOutput, masked_min_max
@@ -95,10 +95,10 @@ class VideoScores:
         try:
             # opened here, because numpy leaves a damaged archive open
             with open(path, "rb") as stream:
-                if not zipfile.is_zipfile(stream):
-                    raise ValueError("no npz archive, or a part of one")
-                stream.seek(0)
+                check_archive(stream)
                 file = np.load(stream, allow_pickle=False)
+                if unknown := set(file.files) - {"time", "frame_TC", "video_C", "attention_T"}:
+                    raise ValueError(f"it holds {min(unknown)!r}")
                 fps, window, stride, duration = file["time"].tolist()
                 more = {name: file[name] for name in ("attention_T", "raw_TC") if name in file.files}
                 grid = TimeGrid(fps, int(window), int(stride))

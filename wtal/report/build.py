@@ -1,8 +1,6 @@
 """The report: one folder of static pages that work from disk and behind any static server."""
 
-import os
 import shutil
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ from markupsafe import Markup
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write
+from feature_extraction.files import atomic_write, copy_file, refuse_links, sweep_parts
 from wtal.datasets.interchange.names import file_names, link
 from wtal.report.charts import line_chart, strip
 from wtal.report.data import ReportData, ReportVideo
@@ -127,6 +125,9 @@ def _claim(out: Path) -> None:
         raise UserError(f"{out}: not a folder; name another place for the report")
     if out.is_dir() and any(out.iterdir()) and not (out / MARKER).exists():
         raise UserError(f"{out}: holds files and is no report of wtal; name an empty or new folder with --out")
+    refuse_links(out, "data", "videos", "static", "media")
+    for folder in (out, *(out / name for name in ("data", "videos", "static", "media"))):
+        sweep_parts(folder)
     if (out / MARKER).exists():
         # Pages of videos that are no longer in the run would be stale; media is kept, copying it is the
         # slow part.
@@ -145,11 +146,7 @@ def _media(out: Path, name: str, video: ReportVideo, bundle: bool) -> str | None
     target = out / "media" / (name + (suffix if suffix[1:].isalnum() and suffix.isascii() else ""))
     have, want = target.stat() if target.exists() else None, video.source.stat()
     if have is None or (have.st_size, have.st_mtime_ns) != (want.st_size, want.st_mtime_ns):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.part")
-        shutil.copy2(video.source, temporary)
-        temporary.chmod(stat.S_IMODE(want.st_mode) | stat.S_IRUSR | stat.S_IWUSR)
-        os.replace(temporary, target)
+        copy_file(video.source, target)
     return link(target, out / "videos")
 
 

@@ -20,7 +20,7 @@ from torch import nn
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError, reason_of
-from feature_extraction.files import read_json, write_json
+from feature_extraction.files import read_json, write_sealed
 from feature_extraction.networks.towers import pick_device
 from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, config_of_run
@@ -302,4 +302,4 @@ def _drop_foreign(run: RunFolder, row: str, current: dict[str, Any]) -> None:
     # the scores go first: a kill in between leaves the old identity, and the next call drops the rest
     for path in (run.path / "scores" / row).glob("*.npz"):
         path.unlink()
-    write_json(run.path / "scores" / f"{row}.json", current)
+    write_sealed(run.path / "scores" / f"{row}.json", current)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from feature_extraction.errors import PartialFailure
-from feature_extraction.files import write_json
+from feature_extraction.files import write_sealed
 from wtal.datasets.annotations import write_predictions
 from wtal.datasets.features import open_features
 from wtal.runs.localizer import open_run
@@ -21,6 +21,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     another feature `store` neither its scores are read nor any written. Returns 0, or raises `PartialFailure` at
     the end where evaluation videos have no features (with `data.missing: skip`).
     """
+    run.claim()
     localizer = open_run(run, overrides)
     config, annotations = localizer.config, localizer.annotations
     rows_behind(config, row)
@@ -40,7 +41,7 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
             name: measure(localizer, name, features, videos, detections if name == row else None)
             for name in localizer.sources
         }
-        write_json(run.summary, summary_of(config, videos.truth, rows))
+        write_sealed(run.summary, summary_of(config, videos.truth, rows))
     if missing:
         raise PartialFailure(
             f"{len(missing)} evaluation videos have no features ({', '.join(missing[:5])}"

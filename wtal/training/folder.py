@@ -6,6 +6,7 @@ runs/<name>/config.yaml  manifest.json  metrics.jsonl  checkpoints/  scores/<row
 
 import datetime
 import importlib.metadata
+import io
 import json
 import pickle
 import platform
@@ -19,14 +20,23 @@ from typing import Any
 import torch
 
 from feature_extraction.errors import UserError, reason_of
-from feature_extraction.files import atomic_write, read_json, sha256_file, write_json
+from feature_extraction.files import (
+    atomic_write,
+    naming,
+    read_json,
+    refuse_links,
+    sha256_file,
+    sweep_parts,
+    write_sealed,
+)
+from feature_extraction.seal import check_archive, seal_text
 from feature_extraction.store.stream import encode_id
 from wtal.config.strict import build, dump, plain, read_yaml
 
 PACKAGES = ("torch", "open_clip_torch", "decord2", "av", "opencv-contrib-python-headless", "numpy", "scipy", "numba")
 
 # what may lie in a run folder before the run begins: the demo's videos and features, a launcher's log
-BESIDE = ("world", "features", "manifest.json", "log.txt")
+BESIDE = ("world", "features", "manifest.json", "log.txt", ".lock")
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class RunFolder:
         feature streams, weights). A folder that holds other settings, other inputs or foreign files is refused with
         the first difference.
         """
+        self.claim()
         if self.settings.is_file():
             self._check_same(settings, inputs)
             return True
@@ -79,10 +90,10 @@ class RunFolder:
             half.unlink(missing_ok=True)
         if self.path.is_dir() and any(entry.name not in BESIDE for entry in self.path.iterdir()):
             raise UserError(f"{self.path}: not empty and no run of wtal; choose another folder with {self.option}")
-        write_json(self.path / "manifest.json", manifest(inputs, seed))
+        write_sealed(self.path / "manifest.json", manifest(inputs, seed))
         # last, because config.yaml is the mark of a started run
         with atomic_write(self.settings, "w") as stream:
-            stream.write(dump(settings))
+            stream.write(seal_text(dump(settings)))
         return False
 
     def _check_same(self, settings: Any, inputs: Mapping[str, str]) -> None:
@@ -95,9 +106,20 @@ class RunFolder:
         if difference:
             raise UserError(f"{self.path} holds another run ({difference}); choose another folder with {self.option}")
 
+    def claim(self) -> None:
+        """Before anything is written: refuse output folders that are links, and remove what killed writers left.
+
+        Raises `UserError` for a link.
+        """
+        folders = ("checkpoints", "scores", "results")
+        refuse_links(self.path, *folders, self.metrics.name)
+        for name in ("", *folders):
+            for folder in [self.path / name, *((self.path / name).glob("*/") if name else [])]:
+                sweep_parts(folder)
+
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        with open(self.metrics, "a", encoding="utf-8") as stream:
+        with naming(self.metrics), open(self.metrics, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(record, ensure_ascii=False) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
@@ -178,15 +200,32 @@ def file_input(path: Path) -> str:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write tensors, numbers and text (nested in dicts and lists) to `path`, atomically."""
+    # Through memory: of a full disk torch makes 37 lines, Python one error with the file's name
+    content = io.BytesIO()
+    torch.save(_own(state), content)
     with atomic_write(path) as stream:
-        torch.save(state, stream)
+        stream.write(content.getbuffer())
+
+
+def _own(value: Any) -> Any:
+    """A copy that shares nothing: pickle writes what it has met before in another way, so that equal states of a
+    resumed run and of an unbroken one would differ in their bytes."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, Mapping):
+        return {sys.intern(key) if isinstance(key, str) else key: _own(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)([_own(item) for item in value])
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def load_checkpoint(path: Path, keys: Iterable[str] = ()) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, on the CPU. Raises `UserError` for a missing or foreign file, or one that
     lacks one of `keys`."""
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as stream:
+            check_archive(stream)
+            state = torch.load(stream, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; has `wtal train` got that far?") from None
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, LookupError, TypeError, ValueError) as error:

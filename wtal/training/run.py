@@ -1,5 +1,6 @@
 """`wtal train` as a function: configuration in, trained run folder out; the same call again goes on or is done."""
 
+import contextlib
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from wtal.models.build import build_branches
 from wtal.models.streams import StreamedBranch
 from wtal.training.data import TrainingVideos, label_matrix
 from wtal.training.folder import RunFolder, file_input
+from wtal.training.lock import hold
 from wtal.training.processes import Processes, join_processes, leave_processes
 from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.statistics import measure, start_at_mean
@@ -60,11 +62,12 @@ def _train(config: RunSettings, device: torch.device, processes: Processes) -> t
     tracker = Tracker(run.path, config.training.tensorboard and processes.first)
     trainer = Trainer(config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device)
     # only now, when nothing is wrong with the inputs, is anything written
-    if processes.first:
-        run.open(config, inputs_of(config.data, features), config.seed)
-    processes.wait()
-    trainer.fit()
-    tracker.close()
+    with hold(run.path) if processes.first else contextlib.nullcontext():
+        if processes.first:
+            run.open(config, inputs_of(config.data, features), config.seed)
+        processes.wait()
+        trainer.fit()
+        tracker.close()
     return run, [*missing, *also_missing]
 
 

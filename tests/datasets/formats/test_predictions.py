@@ -246,6 +246,12 @@ def test_classes_that_are_numbers_are_names_where_the_ground_truth_has_them(tmp_
     assert read_detections(tmp_path / "found.csv", known=("24",)).detections == {A: [Detection(0, 1, "24", 0.5)]}
     with pytest.raises(UserError, match="--classes"):
         read_detections(tmp_path / "found.csv", known=("CricketShot",))
+    # in JSON text is a name, until a class list says otherwise
+    (tmp_path / "found.json").write_text(json.dumps({A: [[0, 1, "24", 0.5]]}))
+    assert read_detections(tmp_path / "found.json").detections == {A: [Detection(0, 1, "24", 0.5)]}
+    (tmp_path / "list.txt").write_text("24 CricketShot\n")
+    read = read_detections(tmp_path / "found.json", class_list=tmp_path / "list.txt")
+    assert read.detections == {A: [Detection(0, 1, "CricketShot", 0.5)]}
 
 
 def test_the_command_measures_every_kind_alike(tmp_path, capsys):

@@ -1,17 +1,21 @@
 """Every annotation layout: what is read, and one clear line for what is wrong."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 from feature_extraction.errors import UserError
+from wtal.commands.main import main
 from wtal.config.data import DataSettings
 from wtal.datasets.annotations import (
     AnnotationSet,
     Instance,
     VideoAnnotation,
     read_activitynet,
+    read_predictions,
     write_activitynet,
 )
 from wtal.datasets.formats.by_name import FORMATS, guess_format, load_annotations, read_annotations
@@ -366,3 +370,80 @@ def test_a_null_subset_of_activitynet_json_is_none(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('{"database": {"v": {"subset": null, "annotations": []}, "w": {"annotations": []}}}')
     assert [video.subset for video in read_activitynet(path).videos.values()] == ["", ""]
+
+
+def object_header(entries=1):
+    header = f"{{'descr': '|O', 'fortran_order': False, 'shape': ({entries},), }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+
+
+def doubled(opening, closing, times):
+    """A pickle of a list (or tuple) that holds itself twice, and so on: 2^times values of 8 bytes each time."""
+    return b"\x80\x04" + opening + b"\x94" + b"".join(
+        b"(h" + bytes([n]) + b"h" + bytes([n]) + closing + b"\x94" for n in range(times)
+    )  # fmt: skip
+
+
+PICKLE_BOMBS = {
+    "lists": doubled(b"]", b"l", 60) + b".",
+    "tuples": doubled(b")", b"t", 60) + b".",
+    "a tuple as a key": doubled(b")", b"t", 60) + b"}h\x3cK\x01s.",
+    "a place far away": b"\x80\x02]r\xff\xff\xff\x3f.",
+    "one text many times": b"\x80\x02(X\x40\x42\x0f\x00" + b"x" * 1_000_000 + b"q\x00" + b"h\x00" * 100_000 + b"l.",
+}
+
+
+@pytest.mark.parametrize("content", PICKLE_BOMBS.values(), ids=PICKLE_BOMBS)
+def test_a_small_pickle_takes_little_time_and_memory(tmp_path, content):
+    (tmp_path / "bomb.npy").write_bytes(object_header() + content)
+    code = """
+import resource, sys
+from pathlib import Path
+from feature_extraction.errors import UserError
+from feature_extraction.importing.object_arrays import read_object_array
+from wtal.datasets.formats.object_lists import read_lists
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+for read in (read_lists, lambda path: list(read_object_array(path))):
+    try:
+        print(len(read(Path(sys.argv[1]))))
+    except UserError as error:
+        print(error)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "bomb.npy")], capture_output=True, text=True, timeout=60
+    )
+    assert told.returncode == 0, told.stderr[-500:]
+    assert int(told.stdout.splitlines()[-1]) < 100  # MiB
+
+
+def test_a_label_that_only_a_segment_has_is_a_class_or_named(tmp_path, capsys):
+    video = {"subset": "test", "duration": 9, "labels": ["a"], "annotations": [{"label": "b", "segment": [1, 2]}]}
+    (tmp_path / "t.json").write_text(json.dumps({"database": {"v": video}}))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"video": "v", **video}))
+    found = {"results": {"v": [{"label": "b", "segment": [1, 2], "score": 1}]}}
+    (tmp_path / "p.json").write_text(json.dumps(found))
+    for name in ("t.json", "t.jsonl"):
+        truth = str(tmp_path / name)
+        assert main(["evaluate", str(tmp_path / "p.json"), truth, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["average_mAP"] == 1.0
+        assert main(["diagnose", str(tmp_path / "p.json"), truth]) == 0
+        assert main(["compare", str(tmp_path / "p.json"), str(tmp_path / "p.json"), truth]) == 0
+    (tmp_path / "t.json").write_text(json.dumps({"classes": ["a"], "database": {"v": video}}))
+    assert main(["evaluate", str(tmp_path / "p.json"), str(tmp_path / "t.json")]) == 2
+    assert "label 'b' of video 'v' is not in the file's 'classes'" in capsys.readouterr().err
+
+
+def test_half_a_surrogate_pair_is_one_line_in_every_reader(tmp_path, capsys):
+    text = '{"database": {"v": {"subset": "t", "annotations": [{"label": "\\ud800", "segment": [0, 1]}]}}}'
+    (tmp_path / "t.json").write_text(text)
+    (tmp_path / "p.json").write_text('{"results": {"v\\udc00": []}}')
+    (tmp_path / "t.jsonl").write_text('{"video": "a", "labels": ["\\ud83d"]}')
+    (tmp_path / "good.json").write_text('{"results": {"v\\ud83d\\ude00": []}}')
+    for name in ("t.json", "t.jsonl"):
+        assert main(["check", str(tmp_path / name)]) == 2
+    assert main(["evaluate", str(tmp_path / "p.json"), str(tmp_path / "t.json")]) == 2
+    assert main(["export", str(tmp_path / "p.json"), "--to", "csv", "--out", str(tmp_path / "o.csv")]) == 2
+    assert all("surrogate" in line or "JSON object" in line for line in capsys.readouterr().err.splitlines())
+    assert list(read_predictions(tmp_path / "good.json")) == ["v\U0001f600"]

@@ -5,6 +5,9 @@ Shape suffixes: N images or texts, H and W pixels, L tokens, W token width, D em
 
 import json
 import pickle
+import re
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.files import sha256_file
 from feature_extraction.networks import clip_models
 from feature_extraction.networks.clip import Preprocessing, import_open_clip, load_clip, resize_like_8_bit, save_clip
+from feature_extraction.networks.clip_models import make_tokenizer
 from feature_extraction.networks.towers import load_towers
 from feature_extraction.settings import ExtractionSettings
 
@@ -31,7 +35,7 @@ def config_file(folder, name="clip.json", **changes):
         "text_cfg": {"context_length": 32, "vocab_size": 900, "width": 32, "heads": 2, "layers": 2},
     }
     for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
     path = folder / name
     path.write_text(json.dumps(config))
     return str(path)
@@ -400,3 +404,36 @@ def test_a_small_vocabulary_reads_the_same_text(tmp_path, size):
 def test_a_text_that_does_not_fit_is_not_cut(tmp_path):
     with pytest.raises(UserError, match="is over 32 tokens long"):
         tiny(tmp_path).tokenize(["door " * 40])
+
+
+def test_a_config_from_a_stranger_reaches_no_other_library(tmp_path, monkeypatch):
+    asked = []
+
+    class AutoTokenizer:
+        @staticmethod
+        def from_pretrained(*names, **settings):
+            asked.append((names, settings))  # with trust_remote_code the library runs the folder's Python files
+
+    monkeypatch.setitem(sys.modules, "transformers", types.SimpleNamespace(AutoTokenizer=AutoTokenizer))
+    evil = {"hf_tokenizer_name": str(tmp_path), "tokenizer_kwargs": {"trust_remote_code": True}}
+    for changes, key in (
+        ({"text_cfg": evil}, "text_cfg.hf_tokenizer_name"),
+        ({"text_cfg": {"hf_model_name": str(tmp_path)}}, "text_cfg.hf_model_name"),
+        ({"vision_cfg": {"timm_model_name": f"local-dir:{tmp_path}"}}, "vision_cfg.timm_model_name"),
+        ({"text_cfg": {"norm_kwargs": {"eps": {"deep": 1}}}}, "text_cfg.norm_kwargs"),
+        ({"multimodal_cfg": {}}, "multimodal_cfg"),
+    ):
+        with pytest.raises(UserError, match=re.escape(key)) as caught:
+            load_clip(config_file(tmp_path, **changes), None)
+        assert "\n" not in str(caught.value)
+    hub = {"model_cfg": json.loads(Path(config_file(tmp_path)).read_text()), "preprocess_cfg": {"mean": "x"}}
+    (tmp_path / "hub.json").write_text(json.dumps(hub))
+    with pytest.raises(UserError, match="three numbers"):
+        load_clip(str(tmp_path / "hub.json"), None)
+    assert not asked
+
+
+def test_a_tokenizer_of_another_package_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(UserError, match="package 'transformers', which is not installed"):
+        make_tokenizer("ViT-B-16-SigLIP", {})

@@ -58,7 +58,8 @@ def test_write_and_read_back(tmp_path):
     array = again.read("a b")
     assert array.dtype == np.float16 and not array.flags.writeable
     np.testing.assert_array_equal(array, values)
-    assert again.sidecar("a b") == {"T": 4, "fps": 25.0, "duration": 2.5}
+    written = hashlib.sha256((stream.folder / "a b.npy").read_bytes()).hexdigest()
+    assert again.sidecar("a b") == {"T": 4, "fps": 25.0, "duration": 2.5, "npy_sha256": written}
     assert again.grid.snippet_seconds == 0.64 and again.dim == 3
     assert json.loads((stream.folder / "stream.json").read_text())["stream"] == "rgb"
 

@@ -42,3 +42,19 @@ def test_folders_without_videos_are_refused(tmp_path):
         (tmp_path / name / "v.mp4").touch()
     with pytest.raises(UserError, match="both have the id 'v'"):
         list_videos([tmp_path / "a", tmp_path / "b"])
+
+
+def test_links_that_go_round_are_failures_and_the_others_are_done(tmp_path, write_video, gray_steps, monkeypatch):
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "good.mp4", gray_steps(17))
+    for name, target in (("a.mp4", "b.mp4"), ("b.mp4", "a.mp4"), ("self", "self"), ("gone.mp4", "nowhere.mp4")):
+        (tmp_path / "in" / name).symlink_to(tmp_path / "in" / target)
+    settings = ExtractionSettings(streams=("rgb",), short_side=32, crop=None, device="cpu")
+    tower = Tower(lambda inputs: np.stack([[clip.mean()] for clip in inputs]), 1, {})
+    monkeypatch.setattr(pipeline, "load_towers", lambda *_: {"rgb": tower})
+    for place in (tmp_path / "in", [tmp_path / "in" / "a.mp4", tmp_path / "in" / "good.mp4"]):
+        summary = pipeline.extract(place, tmp_path / "out", settings)
+        assert [*summary.done, *summary.present] == ["good"] and "a" in summary.failed
+    assert set(summary.failed) == {"a"}
+    listed = (tmp_path / "out" / "failures.jsonl").read_text()
+    assert all(f'"id": "{name}"' in listed for name in "ab")

@@ -1,11 +1,15 @@
 """Lists of text and numbers out of pickled object arrays (`.npy`) of Python 2 or 3, without running code.
 
 A pickle may name any function of the machine. Here every name that numpy writes stands for a plain record of
-ours, and any other name ends the reading. (Large arrays of numbers are read by
+ours, and any other name ends the reading. A small pickle may also unfold to a list of endless size, because it may
+refer to what it holds any number of times: no more values are read than the file has bytes, and instructions that
+numpy does not need are refused. (Large arrays of numbers are read by
 `feature_extraction.importing.object_arrays`.)
 """
 
+import io
 import pickle
+import pickletools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +19,11 @@ import numpy as np
 
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.importing.object_arrays import array_header
+
+LARGEST = 1 << 26
+"""Bytes of a file, and values in it."""
+DEEPEST = 20
+REFUSED = re.compile(".*DICT|SETITEMS?|.*SET|ADDITEMS|INST|.*OBJ|.*OBJ_EX|EXT.|.*PERSID|.*BUFFER|BYTEARRAY8")
 
 
 def read_lists(path: Path) -> list[Any]:
@@ -27,8 +36,10 @@ def read_lists(path: Path) -> list[Any]:
         with open(path, "rb") as stream:
             if not array_header(stream)[1].hasobject:
                 stream.seek(0)
-                return _plain(np.load(stream, allow_pickle=False))
-            value = _plain(_Reader(stream, encoding="bytes").load())
+                return _Plain(LARGEST).of(np.load(stream, allow_pickle=False))
+            content = stream.read(LARGEST + 1)
+            _check_instructions(content)
+            value = _Plain(len(content)).of(_Reader(io.BytesIO(content), encoding="bytes").load())
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
@@ -123,15 +134,38 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Array):
-        return _plain(value.value)
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes | str):
-        return _text(value)
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    raise ValueError(f"a {type(value).__name__}")
+def _check_instructions(content: bytes) -> None:
+    """Raise `ValueError` for a pickle whose reading alone takes memory or time without measure."""
+    if len(content) > LARGEST:
+        raise ValueError(f"over {LARGEST >> 20} MiB")
+    for opcode, argument, _ in pickletools.genops(content):
+        if REFUSED.fullmatch(opcode.name):
+            raise ValueError(f"it holds the pickle instruction {opcode.name}")
+        if "PUT" in opcode.name and argument > len(content):  # a table of that length would be made
+            raise ValueError("it refers to a place that no file of its size has")
+
+
+class _Plain:
+    """Records, arrays and bytes as lists, text and numbers, at most `most` of them."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self._texts: dict[int, tuple[Any, str]] = {}  # what stands in the file once, in the list many times
+
+    def of(self, value: Any, depth: int = 0) -> Any:
+        self.left -= 1
+        if self.left < 0 or depth > DEEPEST:
+            raise ValueError("it unfolds to more values than a file of its size holds, or too deep ones")
+        if isinstance(value, _Array):
+            return self.of(value.value, depth + 1)
+        if isinstance(value, np.ndarray | np.generic):
+            return self.of(value.tolist(), depth + 1)
+        if isinstance(value, list | tuple):
+            return [self.of(item, depth + 1) for item in value]
+        if isinstance(value, bytes | str):
+            if id(value) not in self._texts:
+                self._texts[id(value)] = value, _text(value)  # kept with it, for an id may come again
+            return self._texts[id(value)][1]
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        raise ValueError(f"a {type(value).__name__}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from feature_extraction.errors import UserError
-from feature_extraction.files import atomic_write, read_text
+from feature_extraction.files import atomic_write, parse_json, read_text
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
 from wtal.datasets.formats.csv_table import read_table
 
@@ -73,7 +73,7 @@ def read_jsonl(path: Path, class_list: Path | None = None, default_subset: str =
             continue
         where = f"{path}, line {line}"
         try:
-            entry = json.loads(text)
+            entry = parse_json(text)
             name = next(entry[key] for key in VIDEO_COLUMNS if key in entry)
         except (ValueError, RecursionError, StopIteration, TypeError):
             raise UserError(
@@ -140,10 +140,12 @@ def _draft(drafts: dict[str, _Draft], video_id: str, subset: str, where: str) ->
 
 
 def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None, default_subset: str) -> AnnotationSet:
-    seen = sorted({label for draft in drafts.values() for label in draft.labels})
+    seen = sorted({label for d in drafts.values() for label in (*d.labels, *(i.label for i in d.instances))})
     classes = read_class_list(class_list) if class_list else tuple(seen)
     if unknown := sorted(set(seen) - set(classes)):
-        where = next(video_id for video_id, draft in drafts.items() if unknown[0] in draft.labels)
+        where = next(
+            video_id for video_id, d in drafts.items() if unknown[0] in {*d.labels, *(i.label for i in d.instances)}
+        )
         raise UserError(
             f"{path}: label {unknown[0]!r} of video {where!r} is not in {class_list} ({', '.join(classes[:5])}, ...)"
         )

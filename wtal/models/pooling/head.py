@@ -4,7 +4,7 @@
     mask         [B, T] -----+--> PoolingHead --> Pooled: log p, log(1 - p), weights, logits, frame logits
     features     [B, T, D] --+    (only heads with `needs_features`)
 
-Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `pooling_heads`, the
+Legend: B videos, T snippets (padded), C classes, D feature width. The operators are in `heads` beside, the
 losses in `wtal.models.losses`.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from feature_extraction.errors import UserError
 from wtal.config.models import PoolingSettings
-from wtal.models.pooling import heads as heads
+from wtal.models.pooling import heads
 from wtal.models.pooling.heads import Pooled
 
 __all__ = ["POOLINGS", "Pooled", "PoolingHead", "PoolingSettings", "make_exponent_optimizer", "make_pooling",

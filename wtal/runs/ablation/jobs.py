@@ -6,6 +6,8 @@ manifest says. Results lie in `<run>/results/`, each with the inputs that it was
 
 import contextlib
 import multiprocessing
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -13,8 +15,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from feature_extraction.errors import PartialFailure, UserError
-from feature_extraction.files import hash8, read_json, write_json
+from feature_extraction.errors import PartialFailure, RunFailure, UserError
+from feature_extraction.files import hash8, read_json, write_sealed
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.features import open_features
@@ -107,13 +109,30 @@ def run_all(jobs: Sequence[Job], parallel: int, title: str) -> dict[str, int]:
             execute(job)
             bar.update()
         return left_out
-    # spawn: a fork of a process with running torch threads can hang
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(parallel, len(left)), mp_context=context) as pool:
+    try:
+        # spawn: a fork of a process with running torch threads can hang
+        context = multiprocessing.get_context("spawn")
+        workers = ProcessPoolExecutor(min(parallel, len(left)), mp_context=context, initializer=_end_with_parent)
+    except OSError as error:
+        raise RunFailure(
+            f"no processes can be started side by side ({error.strerror}; is /dev/shm writable?); use --jobs 1"
+        ) from None
+    with workers as pool:
         for done in as_completed([pool.submit(execute, job) for job in left]):
             done.result()
             bar.update()
     return left_out
+
+
+def _end_with_parent() -> None:
+    """In a worker: a thread that ends the process when its parent is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # nothing is lost: a run goes on from its checkpoints
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
 
 
 def _check_inputs(run: RunFolder, inputs: Inputs) -> None:
@@ -160,6 +179,7 @@ def execute(job: Job) -> None:
 
     config = job.config
     run = trained(config)
+    run.claim()
     with contextlib.suppress(PartialFailure):  # videos without features: the table says how many
         predict_run(run, run.predictions, "ours", (), None)
     inputs, features = inputs_now(config), open_features(config.data)
@@ -168,4 +188,4 @@ def execute(job: Job) -> None:
     for row, infer in job.measures:
         localizer = Localizer(run, build(Config, override(plain(config), infer)), inputs.videos.truth)
         values = measure(localizer, row, features, inputs.videos)
-        write_json(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})
+        write_sealed(result_file(config, row, infer), {**values, **exponents, "inputs": inputs.key})

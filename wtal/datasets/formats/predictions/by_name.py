@@ -57,7 +57,7 @@ def read_detections(
     value = parse_json(path, content) if layout in JSON else None
     chosen, value = (layout, value) if layout else guess_layout(path, content)
     by_index = THUMOS14_CLASSES if names is None and chosen == "thumos-txt" else names
-    labels, told = Labels(known, by_index), ""
+    labels, told = Labels(known, by_index, chosen in ("csv", "thumos-txt")), ""
     if chosen in JSON:
         found = JSON[chosen](path, value, labels)
     elif chosen == "npz":

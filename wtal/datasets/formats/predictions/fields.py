@@ -22,16 +22,27 @@ from wtal.datasets.annotations import Detection
 
 FIELDS = {
     # field: its names (letter case and what is no letter or digit aside), the first that is there is taken
-    "video": ("video", "videoid", "videoname", "vid", "videofile", "filename", "file", "clip", "clipid", "id", "name"),
+    "video": (
+        "video", "videos", "videoid", "videoids", "videoname", "videonames", "vid", "videofile", "videopath",
+        "filename", "file", "clip", "clipid", "youtubeid", "id", "name",
+    ),
     "label": (
-        "label", "labelname", "class", "classname", "eventlabel", "action", "actionname", "activity", "category",
-        "type", "labelid", "classid", "labelindex", "classindex", "categoryid", "cls",
+        "label", "labels", "labelname", "predlabel", "predictedlabel", "class", "classname", "predclass",
+        "predictedclass", "eventlabel", "event", "action", "actionname", "activity", "activityname", "category",
+        "categoryname", "type", "labelid", "classid", "labelindex", "classindex", "categoryid", "actionid", "cls",
     ),
     "start": (
-        "start", "tstart", "starttime", "startsec", "startseconds", "starts", "segmentstart", "begin", "onset", "from",
+        "start", "tstart", "starttime", "timestart", "startsec", "startseconds", "starttimes", "starts", "segmentstart",
+        "begin", "begintime", "onset", "from", "tmin", "t0",
     ),
-    "end": ("end", "tend", "endtime", "endsec", "endseconds", "ends", "segmentend", "stop", "finish", "offset", "to"),
-    "score": ("score", "scores", "confidence", "confidencescore", "conf", "probability", "prob"),
+    "end": (
+        "end", "tend", "endtime", "timeend", "endsec", "endseconds", "endtimes", "ends", "segmentend", "stop",
+        "stoptime", "finish", "offset", "to", "tmax", "t1",
+    ),
+    "score": (
+        "score", "scores", "confidence", "confidences", "confidencescore", "conf", "predscore", "detectionscore",
+        "probability", "prob",
+    ),
     "segment": ("segment", "segments", "interval", "timestamps", "timestamp"),
 }  # fmt: skip
 
@@ -49,11 +60,17 @@ class BadField(Exception):
 
 
 class Labels:
-    """Class names by what a file says: a name, or an index into a class list."""
+    """Class names by what a file says: a name, or an index into a class list.
 
-    def __init__(self, known: Iterable[str] = (), by_index: Mapping[int, str] | None = None) -> None:
+    `digits`: whether text of digits is an index too, unless it is one of `known`; else only with a class list.
+    """
+
+    def __init__(
+        self, known: Iterable[str] = (), by_index: Mapping[int, str] | None = None, digits: bool = False
+    ) -> None:
         self.known = frozenset(known)
         self.by_index = by_index
+        self.digits = digits or by_index is not None
         self._seen: dict[Any, str] = {}
 
     def __call__(self, value: Any) -> str:
@@ -67,7 +84,8 @@ class Labels:
             raise BadField(f"label is {value!r}; expected a class name") from None
 
     def _name(self, value: Any) -> str:
-        if isinstance(value, str) and (value in self.known or not re.fullmatch(r"\s*\d+\s*", value)):
+        named = value in self.known or not self.digits or not re.fullmatch(r"\s*\d+\s*", str(value))
+        if isinstance(value, str) and named:
             if not value.strip():
                 raise BadField("label is empty; expected a class name")
             return value
