@@ -173,10 +173,12 @@ def test_classes_by_other_rows_are_the_mean_of_their_video_scores(make_config, w
         assert abs(mean_C - kept["ours"].video_C).max() > 1e-3
 
 
-def test_classes_by_a_row_that_the_run_lacks_are_refused(make_config, world):
+def test_classes_by_a_row_that_the_run_lacks_are_its_own(make_config, world):
     run, _ = train(make_config(schedule={"warmup_steps": 3, "strategy": "warmup_only"}))
-    with pytest.raises(UserError, match="'vlp' is not a row of this run"):
-        predict_run(run, world / "p.json", "ours", ["inference.class_rows=[vlp]"], None)
+    for name, rows in (("own", "[]"), ("lacks", "[vlp]"), ("other", "[vlp, vlp_raw]")):
+        predict_run(run, world / f"{name}.json", "ours", [f"inference.class_rows={rows}"], None)
+    own, lacks, other = ((world / f"{name}.json").read_text() for name in ("own", "lacks", "other"))
+    assert own == lacks != other
     with pytest.raises(UserError, match="twice"):
         predict_run(run, world / "p.json", "ours", ["inference.class_rows=[ours, ours]"], None)
 

@@ -50,7 +50,7 @@ class InferenceSettings:
     class_rows: tuple[Literal["cbp_warmup", "vlp_raw", "vlp", "ours"], ...] = ()
     """Rows of the run whose mean video score chooses the classes of a video, in place of the row's own: equation (5)
     has no video-level term, so what the CBP branch knows of whole videos fades while it is taught, and frozen CLIP
-    knows something else. Empty: the row's own, as in the paper."""
+    knows something else. Rows that the run lacks are left out; where none is left: the row's own, as in the paper."""
     video_classifier: str = ""
     """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of
     the branch's own where classes are chosen. Empty: the branch's own."""

@@ -94,13 +94,11 @@ def rows_behind(config: Config, row: str) -> Behind:
     if row not in sources:
         raise UserError(f"row {row!r} is not one of this run's: {', '.join(sources)}")
     settings = config.inference
-    for name in settings.class_rows:
-        if name not in sources:
-            raise UserError(f"inference.class_rows: {name!r} is not a row of this run, which has {', '.join(sources)}")
     other = next((name for name in ("vlp", "vlp_raw") if name in sources), None)
     if settings.fusion != "none" and other is None:
         raise UserError(
             f"inference.fusion={settings.fusion} needs the scores of both branches, and this run has the CBP "
             "branch alone; set inference.fusion=none"
         )
-    return Behind(row, None if settings.fusion == "none" else other, settings.class_rows)
+    classes = tuple(name for name in settings.class_rows if name in sources)
+    return Behind(row, None if settings.fusion == "none" else other, classes)
