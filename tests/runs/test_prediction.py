@@ -12,6 +12,7 @@ from wtal.commands.main import main
 from wtal.datasets.features import open_features
 from wtal.inference.scores import VideoScores
 from wtal.runs.localizer import open_run
+from wtal.runs.pack import open_pack, pack
 from wtal.runs.predict import predict_run, predict_videos
 from wtal.training.folder import RunFolder
 from wtal.training.run import train
@@ -195,3 +196,16 @@ def test_long_videos_are_thinned_and_their_rows_last_longer(make_config, world):
     predict_run(run, world / "thin.json", "ours", ["inference.longest=5"], None)
     assert content(run) == before
     assert (world / "thin.json").read_bytes() != (world / "whole.json").read_bytes()
+
+
+def test_a_packed_model_has_the_weights_that_choose_its_classes(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    chosen = open_run(run, ["inference.class_rows=[cbp_warmup]"])
+    pack(run, world / "model.wtal", ["inference.class_rows=[cbp_warmup]"])
+    packed, features = open_pack(world / "model.wtal"), open_features(chosen.config.data)
+    ids = features.ids()
+    for (_, own), (_, other) in zip(
+        chosen.score("ours", features, ids), packed.score("ours", features, ids), strict=True
+    ):
+        np.testing.assert_array_equal(own.frame_TC, other.frame_TC)
+        np.testing.assert_array_equal(own.video_C, other.video_C)
