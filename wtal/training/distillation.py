@@ -54,20 +54,21 @@ def distillation_loss(
 
     `plain` is the paper's mean over all confident entries. There the zeros of absent classes are some 95 % of the
     entries and drown the rest, so `balanced` takes the mean of each kind by itself - foreground, background inside
-    the video's classes, absent classes - and averages the kinds that occur. Zero where nothing is confident.
+    the video's classes, absent classes - and averages the kinds that occur; `classes` has two kinds, a video's own
+    classes and absent ones, so that P stays the share of foreground. Zero where nothing is confident.
     """
     own_BTC = label_BC.bool()[:, None, :].expand_as(pseudo_BTC)
     foreground, background = pseudo_BTC == FOREGROUND, pseudo_BTC == BACKGROUND
     if balance == "plain":
         entry_BTC = -torch.where(foreground, log_p_BTC, log_not_p_BTC)
         return _mean_where(entry_BTC, foreground | background)
-    if balance != "balanced":
-        raise ValueError(f"balance {balance!r} is not one of 'balanced', 'plain'")
-    kinds = [
-        (-log_p_BTC, foreground),
-        (-log_not_p_BTC, background & own_BTC),
-        (-log_not_p_BTC, background & ~own_BTC),
-    ]
+    kinds = {
+        "balanced": [(-log_p_BTC, foreground), (-log_not_p_BTC, background & own_BTC)],
+        "classes": [(-torch.where(foreground, log_p_BTC, log_not_p_BTC), (foreground | background) & own_BTC)],
+    }
+    if balance not in kinds:
+        raise ValueError(f"balance {balance!r} is not one of 'plain', {', '.join(map(repr, kinds))}")
+    kinds = [*kinds[balance], (-log_not_p_BTC, background & ~own_BTC)]
     terms = torch.stack([_mean_where(value, where) for value, where in kinds])
     occurs = torch.stack([where.any() for _, where in kinds])
     return terms.sum() / occurs.sum().clamp(min=1)
@@ -195,6 +196,12 @@ def class_scale(scores: Sequence[Tensor], label_NC: Tensor) -> Tensor:
         if own:
             scale_C[label] = torch.cat(own).quantile(0.95).clamp(min=0.3, max=1)
     return scale_C
+
+
+def keep_background(teacher: Sequence[np.ndarray], student: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Teacher's labels, with background wherever the student is sure of it."""
+    pairs = zip(teacher, student, strict=True)
+    return [np.where(own_TC == BACKGROUND, np.int8(BACKGROUND), taught_TC) for taught_TC, own_TC in pairs]
 
 
 def drop_contradictions(teacher: Sequence[np.ndarray], student: Sequence[np.ndarray]) -> list[np.ndarray]:
