@@ -1,6 +1,6 @@
 """A figure of a run, for a paper: SVG, PNG or PDF by the suffix of --out.
 
-timeline: ground truth, frame probabilities and detections of each branch for one video (--video ID).
+timeline: pictures, ground truth, and frame scores and detections of each row for one video (--video ID).
 map: mAP over tIoU of every row. class-ap: AP by class of the run's detections (--tiou, default the average).
 """
 

@@ -60,6 +60,7 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
         {
             "key": row,
             "name": ROWS[row].name,
+            "color": ROWS[row].on_page,
             **_row(data, scores[row], carried),
             "kept": [position[c] for c in kept[row]],
             **_detections(data, scores[row], position),
