@@ -173,6 +173,7 @@ def _check_thresholds(thresholds: tuple[float, ...]) -> None:
 PRESETS: dict[str, dict[str, Any]] = {
     # Ju et al., CVPR 2023: one threshold, highest score inside, soft-NMS. theta_cls is read as relative.
     "paper": {
+        "class_rows": [],
         "class_rule": "relative",
         "class_threshold": 0.85,
         "signal": "cas",
@@ -198,6 +199,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # CO2-Net, ACM MM 2021, as its code does it: attention alone is thresholded, raw scores times attention are scored.
     "co2net": {
+        "class_rows": [],
         "class_rule": "absolute",
         "class_threshold": 0.2,
         "signal": "attention",
@@ -224,6 +226,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # UM, AAAI 2021, as its code does it: scores times feature magnitude, and magnitude alone, both thresholded on a 24
     # times finer axis.
     "um": {
+        "class_rows": [],
         "class_rule": "absolute",
         "class_threshold": 0.2,
         "signal": "raw",
