@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import wtal.report
 from feature_extraction.errors import UserError
 from feature_extraction.store.grid import TimeGrid
 from wtal.config.inference import InferenceSettings
@@ -85,6 +87,8 @@ def test_a_row_without_attention_says_why_it_has_no_detections(make_data):
     data = dataclasses.replace(make_data(), inference=InferenceSettings(signal="attention"))
     bare = {row: dataclasses.replace(own, attention_T=None) for row, own in data.scores("plain").items()}
     payload = video_payload(dataclasses.replace(data, scores=lambda video_id: bare), data.videos[0], None)
+    css = (Path(wtal.report.__file__).parent / "static" / "report.css").read_text()
+    assert all(f"{row['color']}:" in css for row in payload["rows"])
     assert all("attention" in row["problem"] and row["detections"] == [] for row in payload["rows"])
 
 

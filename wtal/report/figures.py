@@ -25,8 +25,6 @@ from wtal.report.data import ReportData, ReportVideo
 from wtal.runs.rows import ROWS
 
 FORMATS = ("svg", "png", "pdf")
-TIMELINE_ROWS = ("cbp_warmup", "vlp_raw", "vlp", "ours")
-"""Rows of the timeline from top to bottom."""
 STRIP_HEIGHT, STRIP_LENGTH = 0.6, 7.0
 """Inches of the strip of pictures."""
 COLORS = ("#2f6fd0", "#cf7314", "#23875b", "#b8418f", "#7355cc", "#0f8398", "#c43d38", "#77791c")
@@ -54,7 +52,7 @@ def timeline_figure(
     Time in seconds. One colour a class; classes are those of the ground truth, the labels and the detections of `ours`.
     """
     shown = shown_classes(video, scores, classes, settings)
-    rows = [row for row in TIMELINE_ROWS if row in scores]
+    rows = [row for row in ROWS if row in scores]
     heights = ([0.35] if video.ground_truth is not None else []) + [0.9, 0.35] * len(rows)
     if not heights or not shown:
         raise UserError(f"video {video.video_id!r} has neither ground truth nor scores to draw")
@@ -137,7 +135,9 @@ def shown_classes(
     """Classes that a timeline draws, in the run's order, unknown ones last."""
     named = {*video.labels, *(i.label for i in (*(video.ground_truth or ()), *video.detections))}
     if not named and "ours" in scores:
-        named = {classes[c] for c in choose_classes(scores["ours"].video_C, settings)}
+        video_C = scores["ours"].video_C
+        # where nothing is found, the likeliest class shows why
+        named = {classes[c] for c in choose_classes(video_C, settings)} or {classes[int(video_C.argmax())]}
     return [name for name in classes if name in named] + sorted(named - set(classes))
 
 

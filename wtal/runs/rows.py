@@ -15,16 +15,18 @@ class Row:
 
     name: str
     color: str
+    on_page: str
+    """The same as a variable of the report's style sheet, which has a dark side too."""
 
 
 ROWS = {
     # in the order of tables and figures
-    "cbp_warmup": Row("CBP after warm-up", "#2f6fd0"),
-    "vlp_raw": Row("VLP (frozen CLIP)", "#8a929a"),
-    "vlp": Row("VLP after the last B step", "#cf7314"),
-    "ours": Row("ours", "#1d2126"),
+    "cbp_warmup": Row("CBP after warm-up", "#2f6fd0", "--c0"),
+    "vlp_raw": Row("VLP (frozen CLIP)", "#8a929a", "--soft"),
+    "vlp": Row("VLP after the last B step", "#cf7314", "--c1"),
+    "ours": Row("ours", "#1d2126", "--ink"),
     # where `ours` is chosen on held-out videos
-    "ours_last": Row("ours, last phase", "#7355cc"),
+    "ours_last": Row("ours, last phase", "#7355cc", "--c4"),
 }
 
 

@@ -12,7 +12,6 @@ function wtalVideo(data) {
     now: 0, from: 0, to: length, theta: null, found: new Map(defaults),
     classes: new Set(wtalProposals.firstClasses(data, 8)), rows: new Set(rows.map((row) => row.key)), lanes: [],
   };
-  const ROW_COLORS = { ours: "--ink", cbp_warmup: "--c0", vlp: "--c1", vlp_raw: "--soft" };
   let colors = {};
 
   function detect(row, theta) {
@@ -26,7 +25,7 @@ function wtalVideo(data) {
     colors = {};
     for (const name of ["ink", "soft", "line", "faint", "shade", "accent", "panel"]) colors[name] = style.getPropertyValue("--" + name);
     colors.classes = Array.from({ length: 8 }, (_, i) => style.getPropertyValue("--c" + i));
-    colors.of = (row) => style.getPropertyValue(ROW_COLORS[row.key] || "--c4");
+    colors.of = (row) => style.getPropertyValue(row.color);
   }
 
   const classColor = (c) => colors.classes[data.colors[c]];
@@ -165,7 +164,7 @@ function wtalVideo(data) {
     }
     g.strokeStyle = colors.line;
     for (const v of [0, 1]) line(g, [[0, y(v)], [w, y(v)]]);
-    for (const row of [...rows].reverse()) {
+    for (const row of rows) {
       if (!state.rows.has(row.key)) continue;
       const main = row.key === data.main;
       const { values, second } = wtalProposals.drawn(row, c, data);
@@ -479,7 +478,7 @@ function wtalVideo(data) {
   window.addEventListener("afterprint", () => { delete document.documentElement.dataset.print; repaint(); });
   new ResizeObserver(redraw).observe(timeline);
 
-  choices("rows", rows.map((row) => [row.key, row.name, ROW_COLORS[row.key] || "--c4"]), state.rows);
+  choices("rows", rows.map((row) => [row.key, row.name, row.color]), state.rows);
   choices("classes", data.classes.map((name, c) => [c, name, "--c" + data.colors[c]]), state.classes);
   paintSwatches();
   readColors();
