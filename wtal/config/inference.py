@@ -161,6 +161,11 @@ class InferenceSettings:
         )
         return (first, *self.more)
 
+    @property
+    def signals(self) -> set[str]:
+        """Every signal that is thresholded or scored; all but `cas` need a branch with attention."""
+        return {self.score_signal, *(one.signal for one in self.passes)}
+
 
 def _check_thresholds(thresholds: tuple[float, ...]) -> None:
     if not thresholds:

@@ -62,6 +62,13 @@ def row_sources(config: Config, run: RunFolder | None = None) -> dict[str, RowSo
     return {row: sources[row] for row in ROWS if row in sources}
 
 
+def without_signal(config: Config) -> list[str]:
+    """The rows of a VLP branch, where inference asks for attention, which that branch has not: nothing to detect by."""
+    if config.inference.signals == {"cas"}:
+        return []
+    return [row for row, source in row_sources(config).items() if source.branch != "cbp"]
+
+
 def best_phase(run: RunFolder, names: list[str]) -> str:
     """Of the phases `names` the one with the best held-out video mAP; the earliest of equals."""
     ends = {record["phase"]: record for record in run.records() if record["kind"] == "phase_end"}
