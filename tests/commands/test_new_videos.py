@@ -22,7 +22,7 @@ from wtal.config.strict import dump
 from wtal.datasets.sandbox.render import render_world
 from wtal.training.run import train
 
-WORLD = SandboxSettings(training_videos=2, test_videos=2, min_seconds=15.0, max_seconds=18.0)
+WORLD = SandboxSettings(training_videos=2, test_videos=2, min_seconds=18.0, max_seconds=24.0)
 QUICK = [
     "cbp.streams=[rgb]", "cbp.width=16", "cbp.heads=2", "vlp.text=template", "vlp.heads=2", "vlp.layers=1",
     "schedule.warmup_steps=4", "schedule.rounds=1", "schedule.b_steps=2", "schedule.f_steps=2",

@@ -1,6 +1,7 @@
 """The data sets' configurations load, know their own commands, and mean what the files are."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ NAMES = ("thumos14", "activitynet12", "activitynet13")
 def test_configuration_loads(name):
     config = load_config(name)
     assert config.out == f"runs/{name}"
-    assert config.inference == preset("paper")
+    assert replace(config.inference, class_rows=()) == preset("paper")
     assert config.optimizer.snippets == (1000 if name == "thumos14" else 400)
     assert config.evaluation.tiou == (THUMOS_TIOU if name == "thumos14" else ACTIVITYNET_TIOU)
 

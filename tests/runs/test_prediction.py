@@ -2,14 +2,17 @@
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from feature_extraction.errors import UserError
 from wtal.commands.main import main
+from wtal.datasets.features import open_features
 from wtal.inference.scores import VideoScores
 from wtal.runs.localizer import open_run
+from wtal.runs.pack import open_pack, pack
 from wtal.runs.predict import predict_run, predict_videos
 from wtal.training.folder import RunFolder
 from wtal.training.run import train
@@ -153,6 +156,34 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
     refused("F1.pt: no such checkpoint")
 
 
+def test_classes_by_other_rows_are_the_mean_of_their_video_scores(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    predict_run(run, world / "own.json", "ours", (), None)
+    rows = ["cbp_warmup", "vlp_raw"]
+    chosen = open_run(run, [f"inference.class_rows={rows}"])
+    ids = sorted(path.stem for path in (run.path / "scores/ours").glob("*.npz"))
+    stored = dict(chosen.stored("ours", ids))
+    # one network with two checkpoints in turn must not mix them up
+    fresh = dict(chosen.score("ours", open_features(chosen.config.data), ids))
+    for video_id in ids:
+        kept = {row: VideoScores.load(run.scores(row, video_id)) for row in ("ours", *rows)}
+        mean_C = (kept["cbp_warmup"].video_C + kept["vlp_raw"].video_C) / 2
+        for seen in (stored[video_id], fresh[video_id]):
+            np.testing.assert_allclose(seen.video_C, mean_C, rtol=1e-5)
+            np.testing.assert_allclose(seen.frame_TC, kept["ours"].frame_TC, rtol=1e-5)
+        assert abs(mean_C - kept["ours"].video_C).max() > 1e-3
+
+
+def test_classes_by_a_row_that_the_run_lacks_are_its_own(make_config, world):
+    run, _ = train(make_config(schedule={"warmup_steps": 3, "strategy": "warmup_only"}))
+    for name, rows in (("own", "[]"), ("lacks", "[vlp]"), ("other", "[vlp, vlp_raw]")):
+        predict_run(run, world / f"{name}.json", "ours", [f"inference.class_rows={rows}"], None)
+    own, lacks, other = ((world / f"{name}.json").read_text() for name in ("own", "lacks", "other"))
+    assert own == lacks != other
+    with pytest.raises(UserError, match="twice"):
+        predict_run(run, world / "p.json", "ours", ["inference.class_rows=[ours, ours]"], None)
+
+
 def test_long_videos_are_thinned_and_their_rows_last_longer(make_config, world):
     run, _ = train(make_config(**SMALL))
     predict_run(run, world / "whole.json", "ours", (), None)
@@ -165,3 +196,16 @@ def test_long_videos_are_thinned_and_their_rows_last_longer(make_config, world):
     predict_run(run, world / "thin.json", "ours", ["inference.longest=5"], None)
     assert content(run) == before
     assert (world / "thin.json").read_bytes() != (world / "whole.json").read_bytes()
+
+
+def test_a_packed_model_has_the_weights_that_choose_its_classes(make_config, world):
+    run, _ = train(make_config(**SMALL))
+    chosen = open_run(run, ["inference.class_rows=[cbp_warmup]"])
+    pack(run, world / "model.wtal", ["inference.class_rows=[cbp_warmup]"])
+    packed, features = open_pack(world / "model.wtal"), open_features(chosen.config.data)
+    ids = features.ids()
+    for (_, own), (_, other) in zip(
+        chosen.score("ours", features, ids), packed.score("ours", features, ids), strict=True
+    ):
+        np.testing.assert_array_equal(own.frame_TC, other.frame_TC)
+        np.testing.assert_array_equal(own.video_C, other.video_C)

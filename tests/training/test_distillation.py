@@ -13,6 +13,7 @@ from wtal.training.distillation import (
     coverage,
     distillation_loss,
     foreground_background_loss,
+    keep_background,
     taught_loss,
     ternary_labels,
 )
@@ -48,19 +49,21 @@ def test_ternary_labels_follow_equation_4_at_its_edges():
     assert shares == {"foreground": 0.25, "background": 0.25, "uncertain": 0.5}
 
 
-def _plain_loop_kd(p, h, y, balanced):
+def _plain_loop_kd(p, h, y, balance):
     groups: dict[str, list[float]] = {"fg": [], "own": [], "absent": []}
     for b, t, c in np.ndindex(p.shape):
         if h[b, t, c] == 1:
             groups["fg"].append(-math.log(p[b, t, c]))
         elif h[b, t, c] == 0:
             groups["own" if y[b, c] else "absent"].append(-math.log(1 - p[b, t, c]))
-    if balanced:
+    if balance == "classes":
+        groups = {"own": groups["fg"] + groups["own"], "absent": groups["absent"]}
+    if balance != "plain":
         return np.mean([np.mean(values) for values in groups.values() if values])
     return np.mean(sum(groups.values(), []))
 
 
-@pytest.mark.parametrize("balance", ["balanced", "plain"])
+@pytest.mark.parametrize("balance", ["balanced", "classes", "plain"])
 def test_distillation_equals_a_plain_loop(balance):
     rng = np.random.default_rng(0)
     z = torch.from_numpy(rng.normal(size=(3, 7, 4)))
@@ -68,10 +71,10 @@ def test_distillation_equals_a_plain_loop(balance):
     p = z.sigmoid()
     h = ternary_labels(p.roll(1, 1), y, torch.ones(3, 7, dtype=torch.bool), 0.6, 0.4)
     got = distillation_loss(*squash(z, "sigmoid"), h, y, balance)
-    assert got.item() == pytest.approx(_plain_loop_kd(p.numpy(), h.numpy(), y.numpy(), balance == "balanced"))
+    assert got.item() == pytest.approx(_plain_loop_kd(p.numpy(), h.numpy(), y.numpy(), balance))
 
 
-@pytest.mark.parametrize("balance", ["balanced", "plain"])
+@pytest.mark.parametrize("balance", ["balanced", "classes", "plain"])
 @pytest.mark.parametrize("kind", ["sigmoid", "softmax"])
 def test_distillation_gradient(balance, kind):
     z = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
@@ -109,7 +112,7 @@ def _plain_loop_fb(f, h, y, tau):
             continue
         top = sum(math.exp(unit[i] @ unit[m] / tau) for m in positive)
         losses.append(-math.log(top / (top + sum(math.exp(unit[i] @ unit[j] / tau) for j in background))))
-    return np.mean(losses)
+    return losses
 
 
 def test_contrast_equals_a_plain_loop():
@@ -117,8 +120,11 @@ def test_contrast_equals_a_plain_loop():
     f = rng.normal(size=(3, 6, 5))
     y = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 1]])
     h = rng.integers(-1, 2, size=(3, 6, 3)).astype(np.int8)
-    got = foreground_background_loss(torch.from_numpy(f), torch.from_numpy(h), torch.from_numpy(y).double(), 0.5)
-    assert got.item() == pytest.approx(_plain_loop_fb(f, h, y, 0.5), rel=1e-5)
+    losses = _plain_loop_fb(f, h, y, 0.5)
+    for reduction, expected in (("mean", np.mean(losses)), ("sum", np.sum(losses))):
+        tensors = torch.from_numpy(f), torch.from_numpy(h), torch.from_numpy(y).double()
+        got = foreground_background_loss(*tensors, 0.5, reduction=reduction)
+        assert got.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrast_gradient():
@@ -210,3 +216,20 @@ def test_unknown_kinds_are_named():
         squash(torch.zeros(1), "tanh")
     with pytest.raises(ValueError, match="'other'"):
         distillation_loss(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.zeros(1, 1), "other")
+
+
+def test_background_that_the_student_is_sure_of_stays_background():
+    teacher = [np.array([[1, 0, -1], [1, 0, -1]], dtype=np.int8).T]
+    student = [np.array([[0, 1, 0], [1, 0, -1]], dtype=np.int8).T]
+    (kept,) = keep_background(teacher, student)
+    assert kept.T.tolist() == [[0, 0, 0], [1, 0, -1]] and kept.dtype == np.int8
+
+
+def test_with_calibrated_classes_p_becomes_the_share_of_foreground():
+    z = torch.zeros(1, 10, 1, requires_grad=True)
+    h = torch.tensor([1] * 3 + [0] * 7, dtype=torch.int8)[None, :, None]
+    for balance, gradient in (("classes", 0.5 - 0.3), ("balanced", 0.0)):
+        logit = z.mean().expand(1, 10, 1)
+        loss = distillation_loss(*squash(logit, "sigmoid"), h, torch.ones(1, 1), balance)
+        (got,) = torch.autograd.grad(loss, z)
+        assert got.sum().item() == pytest.approx(gradient, abs=1e-6)

@@ -9,6 +9,7 @@ import torch
 from feature_extraction.files import read_json
 from wtal.commands.main import main
 from wtal.config.load import load_config
+from wtal.report.build import report_run
 from wtal.runs.ablation.tables import PLUG_INS, _inference, _recipe
 from wtal.runs.predict import predict_run
 from wtal.training import run as training_run
@@ -74,13 +75,14 @@ def test_print_config(name, capsys):
     assert f"name: {PUBLISHED[name][0]}\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", [*PUBLISHED, "thumos14_delu_framework"])
 def test_recipe_trains_and_predicts_on_a_small_world(name, world, monkeypatch):
     changes = [
         f"out={world / 'run'}", f"data.annotations={world / 'annotations.json'}", f"data.features={world / 'features'}",
         "data.format=activitynet", "data.train_subset=[training]", "data.test_subset=[validation]", "data.exclude=none",
         "optimizer.batch=6", "optimizer.snippets=20", "schedule.warmup_steps=5", "training.log_steps=1",
-        "training.threads=1", "evaluation.protocol=activitynet",
+        "training.threads=1", "evaluation.protocol=activitynet", "schedule.rounds=1", "schedule.b_steps=2",
+        "schedule.f_steps=2", "vlp.text=precomputed", f"vlp.text_embeddings={world / 'text.npz'}", "vlp.heads=2",
     ]  # fmt: skip
     made = []
     original = training_run.Trainer
@@ -93,10 +95,14 @@ def test_recipe_trains_and_predicts_on_a_small_world(name, world, monkeypatch):
     run, missing = train(load_config(name, changes))
     assert not missing and isinstance(run, RunFolder)
     losses = [record["loss"] for record in run.records() if record["kind"] == "train"]
-    assert len(losses) == 5 and all(math.isfinite(loss) for loss in losses)
+    own = name.removesuffix("_framework")
+    assert len(losses) == (5 if name == own else 9) and all(math.isfinite(loss) for loss in losses)
     # Adam with the decay inside the gradient, not AdamW
     assert type(made[0]) is torch.optim.Adam
-    assert made[0].defaults["weight_decay"] == PUBLISHED[name][3] and made[0].defaults["lr"] == PUBLISHED[name][2]
+    assert made[0].defaults["weight_decay"] == PUBLISHED[own][3] and made[0].defaults["lr"] == PUBLISHED[own][2]
     predict_run(run, run.predictions, "ours", (), None)
     results = read_json(run.predictions)["results"]
     assert len(results) == 6 and any(results.values())
+    # the rows of the second branch have no attention, which the method's inference asks for
+    assert set(read_json(run.summary)["rows"]) == {"cbp_warmup", "ours"}
+    assert report_run(run).is_file()

@@ -84,8 +84,9 @@ def test_a_killed_and_resumed_run_is_the_unbroken_one(make_config, monkeypatch, 
         {"cbp": {"name": "convolution", "input_norm": "standard", "pooling": {"name": "generalized_mean"}}},
         {"optimizer": {"sampling": "random_perturb", "snippets": 20}},
         {"pseudo_labels": {"ema": 0.9, "adaptive": True, "agreement": "drop"}},
+        {"pseudo_labels": {"agreement": "background"}, "loss": {"kd_balance": "classes"}},
     ],
-    ids=["co2net", "delu", "um", "generalized_mean", "random_perturb", "ema"],
+    ids=["co2net", "delu", "um", "generalized_mean", "random_perturb", "ema", "background"],
 )
 def test_every_variant_resumes_exactly(make_config, monkeypatch, sections):
     unbroken, _ = train(make_config("unbroken", **sections))

@@ -8,7 +8,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "table", choices=["table3", "table4", "table5", "table6", "fairness", "beyond", "pooling"], help="which table"
+        "table",
+        choices=["table3", "table4", "table5", "table6", "fairness", "beyond", "readings", "pooling"],
+        help="which table",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a shipped configuration's name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all variants share")

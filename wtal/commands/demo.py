@@ -22,11 +22,11 @@ def run(options: argparse.Namespace) -> int:
 
 QUICK = (
     # fewer, shorter videos and fewer steps; everything else is the same
-    "sandbox.training_videos=16",
-    "sandbox.test_videos=8",
-    "sandbox.min_seconds=15",
-    "sandbox.max_seconds=18",
-    "sandbox.max_instances=3",
+    "sandbox.training_videos=12",
+    "sandbox.test_videos=6",
+    "sandbox.min_seconds=18",
+    "sandbox.max_seconds=24",
+    "sandbox.max_instances=2",
     "schedule.warmup_steps=60",
     "schedule.rounds=2",
     "schedule.b_steps=30",

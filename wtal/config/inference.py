@@ -50,6 +50,10 @@ class InferenceSettings:
     `class_threshold` has no detection; for data with videos in which nothing happens."""
     class_top: int = 1
     """Classes of a video under the rule `top`."""
+    class_rows: tuple[Literal["cbp_warmup", "vlp_raw", "vlp", "ours"], ...] = ()
+    """Rows of the run whose mean video score chooses the classes of a video, in place of the row's own: equation (5)
+    has no video-level term, so what the CBP branch knows of whole videos fades while it is taught, and frozen CLIP
+    knows something else. Rows that the run lacks are left out; where none is left: the row's own, as in the paper."""
     video_classifier: str = ""
     """Folder that `wtal train-video-classifier` made: its class probabilities of the video take the place of
     the branch's own where classes are chosen. Empty: the branch's own."""
@@ -125,6 +129,8 @@ class InferenceSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.video_classifier_weight <= 1:
             raise UserError(f"inference.video_classifier_weight must be in [0, 1], got {self.video_classifier_weight}")
+        if len(set(self.class_rows)) < len(self.class_rows):
+            raise UserError(f"inference.class_rows names a row twice: {', '.join(self.class_rows)}")
         _check_thresholds(self.thresholds)
         if not self.class_required and self.class_rule != "absolute":
             raise UserError(
@@ -155,6 +161,11 @@ class InferenceSettings:
         )
         return (first, *self.more)
 
+    @property
+    def signals(self) -> set[str]:
+        """Every signal that is thresholded or scored; all but `cas` need a branch with attention."""
+        return {self.score_signal, *(one.signal for one in self.passes)}
+
 
 def _check_thresholds(thresholds: tuple[float, ...]) -> None:
     if not thresholds:
@@ -167,6 +178,7 @@ def _check_thresholds(thresholds: tuple[float, ...]) -> None:
 PRESETS: dict[str, dict[str, Any]] = {
     # Ju et al., CVPR 2023: one threshold, highest score inside, soft-NMS. theta_cls is read as relative.
     "paper": {
+        "class_rows": [],
         "class_rule": "relative",
         "class_threshold": 0.85,
         "signal": "cas",
@@ -192,6 +204,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # CO2-Net, ACM MM 2021, as its code does it: attention alone is thresholded, raw scores times attention are scored.
     "co2net": {
+        "class_rows": [],
         "class_rule": "absolute",
         "class_threshold": 0.2,
         "signal": "attention",
@@ -218,6 +231,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # UM, AAAI 2021, as its code does it: scores times feature magnitude, and magnitude alone, both thresholded on a 24
     # times finer axis.
     "um": {
+        "class_rows": [],
         "class_rule": "absolute",
         "class_threshold": 0.2,
         "signal": "raw",

@@ -207,8 +207,8 @@ class CBPSettings:
     input_norm: Literal["none", "standard", "l2"] = "none"
     """Scale the input: by the training videos' mean and deviation per dimension, or to unit length."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
-    """Frame probability for pseudo-labels, distillation and test. Silent in the paper; sigmoid keeps (4)'s
-    thresholds meaningful frame by frame."""
+    """Frame probability for pseudo-labels, distillation and test. The paper's sigma is the softmax over classes, named
+    at (1) and reused in (3); `sigmoid`, each class by itself, is our departure."""
     um: MagnitudeSettings = MagnitudeSettings()
     """UM."""
     co2net: ConsensusSettings = ConsensusSettings()

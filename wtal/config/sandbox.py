@@ -16,15 +16,15 @@ class SandboxSettings:
     """Videos of the subset `training`."""
     test_videos: int = 24
     """Videos of the subset `test`."""
-    min_seconds: float = 15.0
+    min_seconds: float = 22.0
     """Shortest video, seconds."""
     max_seconds: float = 30.0
     """Longest video, seconds."""
-    max_instances: int = 6
+    max_instances: int = 4
     """Most action instances in a video; the least is 2."""
     multi_label: float = 0.4
     """Share of the videos that show two classes."""
-    context_seconds: float = 0.8
+    context_seconds: float = 1.2
     """How long an action's object and fixture are in view before it starts and after it ends, seconds."""
     hard_negatives: float = 0.25
     """Probability that a video shows, once, a class's object without the action or an attempt broken off."""
@@ -43,9 +43,9 @@ class SandboxSettings:
         for name in ("training_videos", "test_videos"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if not (0.0 < self.min_seconds <= self.max_seconds - 3 and 18.0 <= self.max_seconds <= 600.0):
+        if not (0.0 < self.min_seconds <= self.max_seconds - 3 and 24.0 <= self.max_seconds <= 600.0):
             raise UserError(
-                "max_seconds must be between 18 and 600 and at least 3 s above min_seconds, "
+                "max_seconds must be between 24 and 600 and at least 3 s above min_seconds, "
                 f"got {self.min_seconds!r} and {self.max_seconds!r}"
             )
         if self.max_instances < 2:

@@ -21,8 +21,10 @@ class PseudoLabelSettings:
     of the logits (a warm-up by softmax over classes leaves a sigmoid without calibration), or P itself."""
     later: Literal["probability", "minmax"] = "probability"
     """Scores behind all later labels."""
-    agreement: Literal["none", "drop"] = "none"
-    """`drop`: a label that the taught branch contradicts with the same certainty becomes uncertain."""
+    agreement: Literal["none", "drop", "background"] = "none"
+    """What the CBP branch may say against the VLP's labels in an F phase, and either branch in `drop`. `drop`: a label
+    that the taught branch contradicts with the same certainty becomes uncertain. `background`: where the CBP branch, as
+    it begins the phase, is sure of background, so is the label: background from the one, foreground from the other."""
     adaptive: bool = False
     """Scale both thresholds by each class's 95th percentile score over the training videos."""
     ema: float = 0.0
@@ -46,8 +48,11 @@ class LossSettings:
     """lambda, weight of L_fb (7); 0 leaves it out."""
     temperature: float = 0.07
     """tau in (7)."""
-    kd_balance: Literal["balanced", "plain"] = "balanced"
-    """`plain` is (6) as printed; `balanced` averages foreground, own background and absent classes apart."""
+    kd_balance: Literal["balanced", "classes", "plain"] = "balanced"
+    """`plain` is (6) as printed; `balanced` averages foreground, own background and absent classes apart, so that 0.5
+    is neutral whatever the share of foreground; `classes` averages a video's own and absent classes apart."""
+    fb_reduction: Literal["mean", "sum"] = "mean"
+    """`sum` over anchors is (7) as printed; the mean keeps lambda free of the number of frames in a batch."""
     fb_max_frames: int = 1024
     """Most anchors, and most background frames, in (7); more are sampled."""
     cls: float = 0.0

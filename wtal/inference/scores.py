@@ -97,7 +97,7 @@ class VideoScores:
             with open(path, "rb") as stream:
                 check_archive(stream)
                 file = np.load(stream, allow_pickle=False)
-                if unknown := set(file.files) - {"time", "frame_TC", "video_C", "attention_T"}:
+                if unknown := set(file.files) - {"time", "frame_TC", "video_C", "attention_T", "raw_TC"}:
                     raise ValueError(f"it holds {min(unknown)!r}")
                 fps, window, stride, duration = file["time"].tolist()
                 more = {name: file[name] for name in ("attention_T", "raw_TC") if name in file.files}

@@ -69,7 +69,8 @@ class LocalAttention(nn.Module):
 
     A frame score that has seen the whole bag learns the bag's label instead of its own, so the window is the guard
     of localisation. Cost is linear in T: queries go in blocks of `window`, each against three blocks of keys. A
-    learnt bias per head and offset tells the heads where they look.
+    learnt bias per head and offset tells the heads where they look; without a window snippets carry sinusoids of their
+    position, inside the attention alone.
     """
 
     def __init__(self, width: int, heads: int, window: int) -> None:
@@ -83,6 +84,8 @@ class LocalAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         B, T, D = x_BTD.shape
+        if not self.window:
+            x_BTD = x_BTD + sinusoids(T, D).to(x_BTD)
         qkv = self.project_in(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         query_BHTK, key_BHTK, value_BHTK = qkv
         if self.window:
@@ -112,6 +115,14 @@ class LocalAttention(nn.Module):
         score_BHNWV = (score_BHNWV + bias_HWV[None, :, None]).masked_fill(~seen_BHNWV, -1e9)
         out_BHNWK = score_BHNWV.softmax(-1) @ value_BHNVK
         return out_BHNWK.reshape(B, H, blocks * W, K)[:, :, :T]
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Positions `[T, D]` (Vaswani et al., 2017): sines and cosines in turn, wavelengths to 20,000 pi."""
+    position_T1 = torch.arange(length)[:, None]
+    column_D = torch.arange(width)
+    angle_TD = position_T1 / 10_000 ** ((column_D - column_D % 2) / width)
+    return torch.where(column_D % 2 == 0, angle_TD.sin(), angle_TD.cos())
 
 
 class TransformerBlock(nn.Module):

@@ -76,8 +76,12 @@ def timeline_figure(
         axis.set_ylim(-0.03, 1.03)
         axis.set_yticks([0, 1])
         _name(axis, f"{ROWS[row].name}\n{settings.rule}")
-        found = video.detections if row == "ours" else detect(own, classes, replace(settings, fusion="none"))
-        _bars(next(lanes), "detections", found, color)
+        lacks = own.attention_T is None and settings.signals != {"cas"}
+        if row == "ours":
+            found = video.detections
+        else:
+            found = () if lacks else detect(own, classes, replace(settings, fusion="none"))
+        _bars(next(lanes), "no attention" if lacks else "detections", found, color)
     axes[-1].set_xlim(0, video.duration)
     axes[-1].set_xlabel("seconds")
     legend = axes[0].legend(

@@ -6,6 +6,7 @@
 Legend: T snippets, C classes.
 """
 
+import copy
 import functools
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -56,7 +58,7 @@ class Localizer:
         """`networks`: identities (`wtal.runs.pack.identity_of`) that new videos' features must have, where known."""
         self.run, self.config, self.annotations, self.networks = run, config, annotations, networks or {}
         self._branches: Branches | None = None
-        self._held: dict[str, str | None] = {}  # branch: the checkpoint whose weights it has
+        self._networks: dict[tuple[str, str | None], StreamedBranch] = {}  # by branch and checkpoint
 
     def __repr__(self) -> str:
         return f"Localizer({self.run.path}, {len(self.classes)} classes, cbp {self.config.cbp.name})"
@@ -98,7 +100,7 @@ class Localizer:
         is extracted.
         """
         extractions = extractions_of(self.config)
-        for checkpoint in (self.sources[name].checkpoint for name in rows_behind(self.config, row)):
+        for checkpoint in (self.sources[name].checkpoint for name in rows_behind(self.config, row).names):
             if checkpoint is not None and not self.run.place(checkpoint).is_file():
                 raise UserError(f"{self.run.place(checkpoint)}: no such checkpoint; has `wtal train` got that far?")
         _ = self._device, self._classifier
@@ -129,9 +131,11 @@ class Localizer:
 
     def score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """Scores of a row as detection sees them: with the video classifier's classes, fused, as the settings say."""
-        behind = [self._score(name, features, ids) for name in rows_behind(self.config, row)]
-        for scored in zip(*behind, strict=True):
-            yield scored[0][0], self._seen(features, *scored)
+        names = rows_behind(self.config, row).names
+        for scored in zip(*(self._score(name, features, ids) for name in names), strict=True):
+            video_id = scored[0][0]
+            by_row = {name: own for name, (_, own) in zip(names, scored, strict=True)}
+            yield video_id, self._seen(row, features, video_id, by_row)
 
     @functools.cached_property
     def stores(self) -> bool:
@@ -144,14 +148,14 @@ class Localizer:
 
         Raises `UserError` for files that do not fit the classes.
         """
-        behind, settings = rows_behind(self.config, row), self.config.inference
-        made = [_made(self.run, name) for name in behind]
+        names, settings = rows_behind(self.config, row).names, self.config.inference
+        made = [_made(self.run, name) for name in names]
         if any((m.get("rule", settings.rule), m.get("longest", 0)) != (settings.rule, settings.longest) for m in made):
             yield from self.score(row, self._features, ids)
             return
         features = self._features if self._classifier else None
         for video_id in ids:
-            yield video_id, self._seen(features, *((video_id, self._load(name, video_id)) for name in behind))
+            yield video_id, self._seen(row, features, video_id, {name: self._load(name, video_id) for name in names})
 
     def stored_rows(self, video_id: str) -> dict[str, VideoScores]:
         """What `stored` gives of one video, by every row that was scored."""
@@ -219,10 +223,17 @@ class Localizer:
         Raises `UserError` for a checkpoint that is missing, damaged or of another network.
         """
         source = self.sources[row]
+        key = source.branch, source.checkpoint
+        if key in self._networks:
+            return self._networks[key]
         if self._branches is None:
             self._branches = build_branches(self.config, features, self.classes)
-        branch = getattr(self._branches, source.branch).to(self._device)
-        if source.checkpoint is not None and self._held.get(source.branch) != source.checkpoint:
+        branch = getattr(self._branches, source.branch)
+        if any(source.branch == held for held, _ in self._networks):
+            # two checkpoints of one branch are asked in turn where one chooses the classes of the other
+            branch = copy.deepcopy(branch)
+        branch = branch.to(self._device)
+        if source.checkpoint is not None:
             try:
                 branch.load_state_dict(self.run.weights(source.checkpoint, source.branch))
             except (KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -231,8 +242,8 @@ class Localizer:
                     f"({type(error).__name__}: {reason_of(error)}); put the run's own checkpoint "
                     "back, or train again in another folder with out=FOLDER"
                 ) from None
-            self._held[source.branch] = source.checkpoint
-        return branch.eval()
+        self._networks[key] = branch.eval()
+        return branch
 
     def _load(self, row: str, video_id: str) -> VideoScores:
         path = self.run.scores(row, video_id)
@@ -244,17 +255,23 @@ class Localizer:
             )
         return replace(own, classes=self.classes)
 
-    def _seen(self, features: FeatureSet | None, *scored: tuple[str, VideoScores]) -> VideoScores:
-        rows = [own for _, own in scored]
+    def _seen(
+        self, row: str, features: FeatureSet | None, video_id: str, scored: dict[str, VideoScores]
+    ) -> VideoScores:
+        """A row's scores of one video as detection sees them, from those of all rows behind it."""
+        settings, behind = self.config.inference, rows_behind(self.config, row)
         if self._classifier is not None:
             from wtal.training.video_classifier import replace_video_scores
 
-            weight = self.config.inference.video_classifier_weight
-            rows = [
-                replace_video_scores({video_id: own}, self._classifier, features, self.classes, weight)[video_id]
-                for video_id, own in scored
-            ]
-        return fuse(rows[0], rows[-1], self.config.inference)
+            weight = settings.video_classifier_weight
+            scored = {
+                name: replace_video_scores({video_id: own}, self._classifier, features, self.classes, weight)[video_id]
+                for name, own in scored.items()
+            }
+        seen = fuse(scored[row], scored[behind.fused] if behind.fused else None, settings)
+        if not behind.classes:
+            return seen
+        return replace(seen, video_C=np.mean([scored[name].video_C for name in behind.classes], axis=0))
 
 
 def open_run(run: RunFolder, overrides: Sequence[str] | Mapping[str, Any] = (), **settings: Any) -> Localizer:

@@ -1,8 +1,8 @@
 """A trained run as one file, to hand on: `wtal pack RUN --out model.wtal`.
 
-The file is a safetensors file: the weights of the row `ours` (and of the row that it is fused with), and in its header,
-as JSON, the settings, the class names, the networks that made its features, licence, metrics and the model card.
-Nothing in it is code.
+The file is a safetensors file: the weights of the row `ours` (and of the rows that it is fused with or has its classes
+from), and in its header, as JSON, the settings, the class names, the networks that made its features, licence, metrics
+and the model card. Nothing in it is code.
 
     {"format": 1, "classes": [...], "settings": {...}, "networks": {"rgb": {...}}, "trained": {...}, "metrics": {...},
      "licence": "...", "card": "# ..."}
@@ -52,18 +52,22 @@ def pack(run: RunFolder, out: Path, overrides: Sequence[str] = (), licence: str 
         raise UserError(
             "inference.video_classifier is a folder of its own, which a packed model cannot hold; leave it out"
         )
-    if config.inference.fusion != "none" and config.vlp.text == "precomputed":
+    rows = rows_behind(config, ROW).names
+    if config.vlp.text == "precomputed" and any(localizer.sources[row].branch != "cbp" for row in rows):
         raise UserError(
-            "vlp.text_embeddings is a file of its own, which a packed model cannot hold; inference.fusion=none"
+            "vlp.text_embeddings is a file of its own, which a packed model cannot hold; inference.fusion=none "
+            "inference.class_rows=[]"
         )
-    rows = rows_behind(config, ROW)
     tensors: dict[str, torch.Tensor] = {}
     for row in rows:
         source = localizer.sources[row]
         if source.checkpoint is None:
             continue  # frozen CLIP has no weights of its own
+        # the row's own weights under their branch's name; a second set of one branch says of which phase it is
+        taken = any(name.startswith(f"{source.branch}/") for name in tensors)
+        prefix = f"{source.branch}@{source.checkpoint}" if taken else source.branch
         weights = run.weights(source.checkpoint, source.branch)
-        tensors |= {f"{source.branch}/{name}": value.contiguous() for name, value in weights.items()}
+        tensors |= {f"{prefix}/{name}": value.contiguous() for name, value in weights.items()}
     settings = standing_alone(config) if rows == [ROW] else without_places(config)
     header = {
         "format": FORMAT,

@@ -35,13 +35,12 @@ class PackedModel:
         return self.file
 
     def weights(self, checkpoint: str, branch: str) -> dict[str, torch.Tensor]:
-        """The weights of a branch; there is one set of each."""
-        own = {
-            name.removeprefix(f"{branch}/"): value
-            for name, value in self.tensors.items()
-            if name.startswith(f"{branch}/")
-        }
-        if not own:
+        """The weights of a branch: those packed for this phase, else the one set that it has."""
+        for prefix in (f"{branch}@{checkpoint}/", f"{branch}/"):
+            own = {name.removeprefix(prefix): v for name, v in self.tensors.items() if name.startswith(prefix)}
+            if own:
+                break
+        else:
             raise UserError(f"{self.file}: no weights of the branch {branch!r} in it; it was packed for other settings")
         return own
 

@@ -1,7 +1,10 @@
 """`wtal predict` as functions: scores of a run's rows, detections of one of them, and their measure where truth is."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure
 from feature_extraction.files import write_sealed
@@ -11,7 +14,7 @@ from wtal.datasets.features import FeatureSet, open_features
 from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import measure, summary_of, videos_of
 from wtal.runs.new_videos import needed_streams
-from wtal.runs.rows import rows_behind
+from wtal.runs.rows import rows_behind, without_signal
 from wtal.training.folder import RunFolder
 
 
@@ -19,9 +22,10 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     """Score all rows on the evaluation videos, write the detections of `row` to `out`, and measure what can be.
 
     Without `overrides` and from the run's own features the run folder's `predictions.json` and `summary.json` are
-    written too; otherwise it is left as it is, because a report of it should show the run's own settings. With
-    another feature `store` neither its scores are read nor any written. Returns 0, or raises `PartialFailure` at
-    the end where evaluation videos have no features (with `data.missing: skip`).
+    written too (without rows that lack a signal of the inference); otherwise it is left as it is, because a report of
+    it should show the run's own settings. With another feature `store` neither its scores are read nor any written.
+    Returns 0, or raises `PartialFailure` at the end where evaluation videos have no features (with
+    `data.missing: skip`).
     """
     run.claim()
     localizer = open_run(run, overrides)
@@ -39,9 +43,12 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     if own and row == "ours" and out.resolve() != run.predictions.resolve():
         write_predictions(run.predictions, detections, details=f"wtal, row {row}")
     if own and videos.truth.videos:
+        if skipped := without_signal(config):
+            tqdm.write(f"not measured: {', '.join(skipped)} (no attention, which inference asks for)", sys.stderr)
         rows = {
             name: measure(localizer, name, features, videos, detections if name == row else None)
             for name in localizer.sources
+            if name not in skipped
         }
         write_sealed(run.summary, summary_of(config, videos.truth, rows))
     if missing:

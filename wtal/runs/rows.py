@@ -62,6 +62,13 @@ def row_sources(config: Config, run: RunFolder | None = None) -> dict[str, RowSo
     return {row: sources[row] for row in ROWS if row in sources}
 
 
+def without_signal(config: Config) -> list[str]:
+    """The rows of a VLP branch, where inference asks for attention, which that branch has not: nothing to detect by."""
+    if config.inference.signals == {"cas"}:
+        return []
+    return [row for row, source in row_sources(config).items() if source.branch != "cbp"]
+
+
 def best_phase(run: RunFolder, names: list[str]) -> str:
     """Of the phases `names` the one with the best held-out video mAP; the earliest of equals."""
     ends = {record["phase"]: record for record in run.records() if record["kind"] == "phase_end"}
@@ -71,20 +78,36 @@ def best_phase(run: RunFolder, names: list[str]) -> str:
     return max(measured, key=lambda name: ends[name]["held_out_map"])
 
 
-def rows_behind(config: Config, row: str) -> list[str]:
-    """The rows behind the detections of `row`: itself, and with fusion the trained VLP, else frozen CLIP.
+@dataclass(frozen=True)
+class Behind:
+    """The rows behind the detections of a row."""
+
+    own: str
+    fused: str | None
+    """What its scores are fused with."""
+    classes: tuple[str, ...]
+    """Whose video scores choose the classes; none: its own."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([self.own, *([self.fused] if self.fused else []), *self.classes]))
+
+
+def rows_behind(config: Config, row: str) -> Behind:
+    """The row itself, with fusion the trained VLP, else frozen CLIP, and the rows of `inference.class_rows`.
 
     Raises `UserError` for a row that this run does not have, and for fusion where it has one branch alone.
     """
     sources = row_sources(config)
     if row not in sources:
         raise UserError(f"row {row!r} is not one of this run's: {', '.join(sources)}")
-    if config.inference.fusion == "none":
-        return [row]
+    settings = config.inference
     other = next((name for name in ("vlp", "vlp_raw") if name in sources), None)
-    if other is None:
+    if settings.fusion != "none" and other is None:
         raise UserError(
-            f"inference.fusion={config.inference.fusion} needs the scores of both branches, and this run has the CBP "
+            f"inference.fusion={settings.fusion} needs the scores of both branches, and this run has the CBP "
             "branch alone; set inference.fusion=none"
         )
-    return list(dict.fromkeys([row, other]))
+    classes = tuple(name for name in settings.class_rows if name in sources)
+    return Behind(row, None if settings.fusion == "none" else other, classes)

@@ -35,7 +35,13 @@ def taught_loss(
         )
     if settings.fb:
         terms["fb"] = foreground_background_loss(
-            output.feature_BTD, pseudo_BTC, label_BC, settings.temperature, settings.fb_max_frames, generator
+            output.feature_BTD,
+            pseudo_BTC,
+            label_BC,
+            settings.temperature,
+            settings.fb_max_frames,
+            generator,
+            settings.fb_reduction,
         )
     weighted = [getattr(settings, name) * value for name, value in terms.items()]
     return torch.stack(weighted).sum(), terms
@@ -48,20 +54,21 @@ def distillation_loss(
 
     `plain` is the paper's mean over all confident entries. There the zeros of absent classes are some 95 % of the
     entries and drown the rest, so `balanced` takes the mean of each kind by itself - foreground, background inside
-    the video's classes, absent classes - and averages the kinds that occur. Zero where nothing is confident.
+    the video's classes, absent classes - and averages the kinds that occur; `classes` has two kinds, a video's own
+    classes and absent ones, so that P stays the share of foreground. Zero where nothing is confident.
     """
     own_BTC = label_BC.bool()[:, None, :].expand_as(pseudo_BTC)
     foreground, background = pseudo_BTC == FOREGROUND, pseudo_BTC == BACKGROUND
     if balance == "plain":
         entry_BTC = -torch.where(foreground, log_p_BTC, log_not_p_BTC)
         return _mean_where(entry_BTC, foreground | background)
-    if balance != "balanced":
-        raise ValueError(f"balance {balance!r} is not one of 'balanced', 'plain'")
-    kinds = [
-        (-log_p_BTC, foreground),
-        (-log_not_p_BTC, background & own_BTC),
-        (-log_not_p_BTC, background & ~own_BTC),
-    ]
+    kinds = {
+        "balanced": [(-log_p_BTC, foreground), (-log_not_p_BTC, background & own_BTC)],
+        "classes": [(-torch.where(foreground, log_p_BTC, log_not_p_BTC), (foreground | background) & own_BTC)],
+    }
+    if balance not in kinds:
+        raise ValueError(f"balance {balance!r} is not one of 'plain', {', '.join(map(repr, kinds))}")
+    kinds = [*kinds[balance], (-log_not_p_BTC, background & ~own_BTC)]
     terms = torch.stack([_mean_where(value, where) for value, where in kinds])
     occurs = torch.stack([where.any() for _, where in kinds])
     return terms.sum() / occurs.sum().clamp(min=1)
@@ -78,12 +85,14 @@ def foreground_background_loss(
     temperature: float = 0.07,
     max_frames: int = 2048,
     generator: torch.Generator | None = None,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Equation (7), mean over anchors: each confident foreground frame against those of its class and all background.
+    """Equation (7): each confident foreground frame against those of its class and all background.
 
     Psi+ of an anchor: the other confident foreground frames of the batch that share a class with it. Psi-: the
     confident background frames, those that are background for every class of their video. Features are
-    L2-normalised here. The paper sums over anchors; the mean keeps the weight lambda free of T and B. The matrix is
+    L2-normalised here. The paper sums over anchors (`reduction="sum"`); the mean keeps the weight lambda free of T and
+    B. The matrix is
     quadratic in frames, so above `max_frames` a random subset of each side is taken (seeded by `generator`).
     Zero where no anchor has a positive.
     """
@@ -111,7 +120,11 @@ def foreground_background_loss(
     else:
         all_N = positive_N
     has_positive_N = same_NN.any(-1)
-    return _mean_where(all_N - positive_N, has_positive_N) if len(anchor) else feature_BTD.sum() * 0
+    if not len(anchor):
+        return feature_BTD.sum() * 0
+    if reduction == "sum":
+        return torch.where(has_positive_N, all_N - positive_N, 0).sum()
+    return _mean_where(all_N - positive_N, has_positive_N)
 
 
 def _choose(index: Tensor, most: int, generator: torch.Generator | None) -> Tensor:
@@ -183,6 +196,12 @@ def class_scale(scores: Sequence[Tensor], label_NC: Tensor) -> Tensor:
         if own:
             scale_C[label] = torch.cat(own).quantile(0.95).clamp(min=0.3, max=1)
     return scale_C
+
+
+def keep_background(teacher: Sequence[np.ndarray], student: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Teacher's labels, with background wherever the student is sure of it."""
+    pairs = zip(teacher, student, strict=True)
+    return [np.where(own_TC == BACKGROUND, np.int8(BACKGROUND), taught_TC) for taught_TC, own_TC in pairs]
 
 
 def drop_contradictions(teacher: Sequence[np.ndarray], student: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -24,9 +24,13 @@ def measure(settings: NetworkSettings, features: FeatureSet, ids: Sequence[str],
 
 
 def start_at_mean(branches: Branches, features: FeatureSet, ids: Sequence[str]) -> None:
-    """Place the learnt bias of every vision-language model by its mean cosine on the training videos."""
-    streams = branches.raw_vlp.streams
-    texts = branches.raw_vlp.class_texts().split([features.dims[name] for name in streams], -1)
+    """Place the learnt bias of every vision-language model by its mean cosine on the training videos.
+
+    The texts are those that the branch starts with: learnt prompts give other cosines than the template's sentences.
+    """
+    streams = branches.vlp.streams
+    with torch.no_grad():
+        texts = branches.vlp.class_texts().split([features.dims[name] for name in streams], -1)
     cosines = [mean_cosine(features, ids, name, text_CD) for name, text_CD in zip(streams, texts, strict=True)]
     branches.vlp.start_at(cosines)
 

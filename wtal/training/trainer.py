@@ -26,7 +26,7 @@ from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
 from wtal.models.streams import StreamedBranch
 from wtal.training.collapse import collapse
 from wtal.training.data import Batch, TrainingVideos, crop_labels
-from wtal.training.distillation import UNCERTAIN, coverage, drop_contradictions, taught_loss, teach
+from wtal.training.distillation import UNCERTAIN, coverage, drop_contradictions, keep_background, taught_loss, teach
 from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
 from wtal.training.processes import Processes, SlicedPass, sliced_pass
 from wtal.training.quality import PhaseQuality, Tracker
@@ -256,9 +256,10 @@ class Trainer:
             # only_f: frozen CLIP itself is the teacher
             teacher = self.raw_vlp
         labels = self._teach(teacher, taught[name])
-        if self.config.pseudo_labels.agreement == "drop":
+        agreement = self.config.pseudo_labels.agreement
+        if agreement == "drop" or (agreement == "background" and phase.kind == "F"):
             own = self._teach(self._at_start(phase), taught[phase.trains])
-            labels = drop_contradictions(labels, own)
+            labels = (drop_contradictions if agreement == "drop" else keep_background)(labels, own)
         return labels
 
     def _at_start(self, phase: Phase) -> StreamedBranch:

@@ -18,7 +18,7 @@ from wtal.datasets.sandbox.render import draw_frames, render_world
 from wtal.datasets.sandbox.script import plan_video
 from wtal.datasets.sandbox.world import POSE
 
-SMALL = SandboxSettings(training_videos=2, test_videos=1, min_seconds=15.0, max_seconds=18.0, size=32)
+SMALL = SandboxSettings(training_videos=2, test_videos=1, min_seconds=18.0, max_seconds=24.0, size=32)
 
 
 def pose(**angles: float) -> np.ndarray:

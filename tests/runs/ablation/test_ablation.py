@@ -4,6 +4,8 @@ and what becomes of changed inputs, missing features and runs of an older versio
 import csv
 import json
 import statistics
+from dataclasses import replace
+from pathlib import Path
 
 import pandas
 import pytest
@@ -206,3 +208,18 @@ def test_a_video_classifier_speaks_in_the_table_as_in_the_summary(config_file, w
     ours = table["rows"][-1]["seeds"]["0"]["average_mAP"]
     assert ours == json.loads(summary.read_text())["rows"]["ours"]["average_mAP"]
     assert ours != plain["rows"][-1]["seeds"]["0"]["average_mAP"]
+
+
+def test_the_printed_reading_is_the_printed_configuration():
+    shipped = load_config("thumos14_as_printed")
+    printed = variant_config(shipped, TABLES["readings"][0], 0, Path("out"))
+    assert replace(printed, out=shipped.out, training=shipped.training) == shipped
+    ours = variant_config(load_config("thumos14"), TABLES["readings"][0], 0, Path("out"))
+    assert (ours.cbp.activation, ours.loss.fb_reduction, ours.cbp.window) == ("softmax", "sum", 0)
+    # each departure alone: what is printed but for one group, which is the configuration's
+    groups = [set(variant.train) for variant in TABLES["readings"]]
+    assert groups[0] == set().union(*groups) and not groups[-1]
+    for group in groups[1:-1]:
+        assert group < groups[0]
+    left_out = [groups[0] - group for group in groups[1:-1]]
+    assert set().union(*left_out) == groups[0] and sum(map(len, left_out)) == len(groups[0])

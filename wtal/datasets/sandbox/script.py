@@ -18,13 +18,13 @@ SUBSETS = ("training", "test")
 RUN_UP_SECONDS = (1.5, 2.5)
 FOLLOW_SECONDS = (1.1, 1.9)
 """At a pace of 1; a video of many actions is quicker."""
-PLAIN_SECONDS = (1.6, 3.6)
+PLAIN_SECONDS = (2.6, 4.8)
 REPEAT_SECONDS = (1.0, 1.6)
 """Pause between two instances of one class that follow one another, the prop left in view."""
 REPEAT_SHARE = 0.4
 DECOY_SECONDS = (1.2, 2.4)
 BROKEN_OFF_SECONDS = 0.8
-PASTIME_SHARES = (0.45, 0.25, 0.15, 0.15)
+PASTIME_SHARES = (0.22, 0.14, 0.1, 0.1, 0.08, 0.16, 0.04, 0.16)
 """Probabilities of `world.PASTIMES` where the figure has nowhere to go."""
 BODY = 0.6
 """Height of the figure as a share of the picture at zoom 1."""

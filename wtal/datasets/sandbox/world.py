@@ -1,9 +1,10 @@
 """The sandbox world in tables: venues, props, fixtures, motions, and the action classes made of them.
 
-Every action is run-up + strike + follow-through, and its ground truth spans all three. Five classes share
-the run-up `run`, three share `ready`; only the strike, about half a second, tells one from another by
-motion, and two classes share even that. Venues are shared by two or three classes; the prop and the fixture
-name the class, but they are in view before and after the action too.
+Every action is run-up + strike + follow-through, and its ground truth spans all three. All classes share the
+run-up `ready` and the follow-through `settle`; only the strike, about half a second, tells one from another
+by motion, and two classes share even that. Every motion but the strikes is a pastime too, so that it is no
+sign of an action by itself. Venues are shared by two or three classes; the prop and the fixture name the
+class, but they are in view before and after the action too.
 
 Angles are degrees. Arms and legs: 0 hangs down, 90 points forward, 180 points up. `lean` tips the trunk
 forward, `elbow_*` bends forward, `knee_*` bends backward, `hop` lifts the figure off the ground in body
@@ -216,16 +217,16 @@ STRIKES: dict[str, Strike] = {
 # fmt: on
 
 ACTIONS: dict[str, Action] = {
-    "long jump": Action("stadium", "none", "sand pit", "run", "leap", "stagger"),
-    "javelin throw": Action("stadium", "javelin", "distance marks", "run", "throw", "stagger"),
+    "long jump": Action("stadium", "none", "sand pit", "ready", "leap", "settle"),
+    "javelin throw": Action("stadium", "javelin", "distance marks", "ready", "throw", "settle"),
     "weight lifting": Action("stadium", "barbell", "platform", "ready", "lift", "settle"),
     "basketball shot": Action("court", "basketball", "hoop", "ready", "shoot", "settle"),
-    "volleyball spike": Action("court", "volleyball", "net", "run", "throw", "stagger"),
-    "bowling": Action("court", "bowling ball", "pins", "run", "roll", "stagger"),
-    "penalty kick": Action("meadow", "football", "goal", "run", "kick", "stagger"),
+    "volleyball spike": Action("court", "volleyball", "net", "ready", "throw", "settle"),
+    "bowling": Action("court", "bowling ball", "pins", "ready", "roll", "settle"),
+    "penalty kick": Action("meadow", "football", "goal", "ready", "kick", "settle"),
     "golf swing": Action("meadow", "golf club", "flag", "ready", "swing", "settle"),
 }
 """The classes, in index order."""
 
-PASTIMES = ("idle", "walk", "wave", "stoop")
+PASTIMES = ("idle", "walk", "wave", "stoop", "run", "ready", "stagger", "settle")
 """What the figure does when it does no action."""
