@@ -249,7 +249,7 @@ def test_features_of_another_network_from_hdf5(sandbox, shell, tmp_path):
     shell("train", tmp_path / "alone.yaml", f"out={tmp_path / 'b'}", "data.streams=[siglip]", "cbp.streams=[siglip]",
           "vlp.stream=siglip")  # fmt: skip
     _, err = shell("train", tmp_path / "alone.yaml", f"out={tmp_path / 'c'}", "schedule.strategy=alternate", code=2)
-    assert "vlp.stream 'clip' is not among data.streams" in err and "schedule.strategy=warmup_only" in err
+    assert "vlp.stream 'clip' is not in the feature store" in err and "schedule.strategy=warmup_only" in err
     classes = read_activitynet(demo / "world" / "annotations.json").classes
     texts = np.random.default_rng(0).standard_normal((len(classes), streams["clip"].dim)).astype(np.float32)
     np.savez(tmp_path / "texts.npz", names=np.array(classes), embeddings=texts)

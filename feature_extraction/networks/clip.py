@@ -250,7 +250,10 @@ def load_clip(
         resize_mode=wanted["resize_mode"],
         interpolation=wanted["interpolation"],
     )
-    return FrozenClip(network, config, preprocessing, lambda: make_tokenizer(model, config)).to(device)
+    clip = FrozenClip(network, config, preprocessing, lambda: make_tokenizer(model, config)).to(device)
+    if "hf_tokenizer_name" not in config["text_cfg"]:
+        clip.tokenize(["text"])  # this tokenizer is at hand: what is wrong with its settings shows now
+    return clip
 
 
 def save_clip(clip: FrozenClip, weights: Path, config: Path | None = None) -> None:

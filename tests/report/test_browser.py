@@ -240,6 +240,8 @@ def test_fits_the_window(browser, report, width, dark, request):
             paper = browser.run("return getComputedStyle(document.body).backgroundColor")
             assert (sum(map(int, paper[4:-1].split(","))) < 200) == dark
             assert len(browser.screenshot()) > 10_000
+        browser.open((report[1] / "index.html").as_uri())
+        assert browser.run("return document.querySelector('.strip').getBoundingClientRect().width > 100")
     finally:
         browser.size(1280, 1000)
 

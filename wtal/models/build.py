@@ -136,7 +136,7 @@ def build_branches(
     for model in models:
         if model.stream not in dims:
             raise UserError(
-                f"vlp.stream {model.stream!r} is not among data.streams of the feature store ({', '.join(dims)}); set "
+                f"vlp.stream {model.stream!r} is not in the feature store (data.streams: {', '.join(dims)}); set "
                 "vlp.stream to one whose network has texts (with vlp.text=precomputed and vlp.text_embeddings=FILE "
                 "where it is not the configured CLIP), or train the classification branch alone: "
                 "schedule.strategy=warmup_only"

@@ -70,6 +70,8 @@ def _metrics(run: Any, videos: int) -> list[str]:
     if not run.summary.is_file():
         return [f"Not measured: none of the {videos} test videos has ground-truth segments."]
     summary = read_json(run.summary)
+    if "rule" not in summary:
+        return [f"Measured by an earlier version of wtal; `wtal predict {run.path}` measures again."]
     return [
         f"Detection mAP in per cent under the protocol `{summary['protocol']}`, frame mIoU, on {summary['videos']} "
         "test videos; the row `ours` is what this file holds. Other machines give somewhat other numbers for the same "
