@@ -204,6 +204,7 @@ def test_tables_for_papers(tmp_path, capsys):
     assert "| second - first |" in out
     out = call(capsys, "diagnose", *files, "--table", "tex")[1]
     assert r"AP\_N gain if gone \\ \hline" in out and "double detection & " in out
+    assert all(line.startswith("% ") or line.endswith((r"\\", r"\hline")) for line in out.splitlines() if line)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "diagnose", "compare"])
