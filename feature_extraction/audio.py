@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import sha256_file
+from feature_extraction.progress import progress
 from feature_extraction.store.failures import FailureLog
 from feature_extraction.store.stream import Stream, create_stream, video_ids
 
@@ -174,7 +174,7 @@ def extract_audio(source: Path, out: Path, settings: AudioSettings) -> Iterator[
     stream, failures = open_logmel(out, settings), FailureLog(out)
     names = video_ids(PurePosixPath(path.relative_to(root).as_posix()) for path in found)
     left = {key: root / name for key, name in names.items() if not stream.holds(key, root / name)}
-    for key, path in tqdm(left.items(), disable=None, unit="file"):
+    for key, path in progress(left.items(), desc="audio", unit="file"):
         try:
             samples_N = read_audio(path, settings.sample_rate)
             features_TD = log_mel(samples_N, settings)

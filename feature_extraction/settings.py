@@ -39,6 +39,11 @@ class ExtractionSettings:
     in any case), or tvl1_opencv (slow; for comparison)."""
     flow_bound: float = 20.0
     """Flow is cut to plus and minus this many pixels before it is rounded to 8 bits."""
+    rgb_model: str = "i3d"
+    """The RGB network: i3d, or a video model of torchvision by name (`r3d_18`, `mvit_v2_s`, `swin3d_b`, `s3d`), which
+    brings its own preprocessing (`crop` and `crops` are I3D's)."""
+    rgb_weights: str | None = "DEFAULT"
+    """Weights of a torchvision model: its name for them (`DEFAULT`, `KINETICS400_V1`), or a file. Not for i3d."""
     i3d_rgb: str = "i3d-rgb"
     """I3D weights for RGB: a path, `shipped:<file>` for a file of the package, or a name of `wtal weights list`."""
     i3d_flow: str = "i3d-flow"

@@ -33,7 +33,7 @@ STOREYS = (
 
 ROOTS = {
     "wtal": "config datasets models evaluation inference training runs report commands api",
-    "feature_extraction": "errors files seal settings audio store flow video networks importing pipeline",
+    "feature_extraction": "errors files progress seal settings audio store flow video networks importing pipeline",
 }
 """What stands in the two roots; `__init__` and `__main__` are not counted."""
 

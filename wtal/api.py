@@ -29,10 +29,15 @@ Overrides = Sequence[str] | Mapping[str, Any]
 
 
 def load(run: str | Path, overrides: Overrides = (), **settings: Any) -> Localizer:
-    """A run folder of `wtal train`; settings change its inference, such as `inference={"thresholds": [0.3]}`.
+    """A run folder of `wtal train`, or a file of `wtal pack`; settings change its inference, such as
+    `inference={"thresholds": [0.3]}`.
 
-    Raises `UserError` where the folder is no run, and for an unknown setting.
+    Raises `UserError` where it is neither, and for an unknown setting.
     """
+    if Path(run).is_file():
+        from wtal.runs.pack import open_pack
+
+        return open_pack(Path(run), overrides, **settings)
     return open_run(RunFolder(Path(run)), overrides, **settings)
 
 

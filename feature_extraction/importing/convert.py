@@ -5,19 +5,24 @@ Shape suffixes: S source vectors over time, T snippets, D features.
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import place_failure, sha256_file
-from feature_extraction.importing.layouts import LAYOUTS, Catalogue, Known, Video, read_catalogue
+from feature_extraction.importing.generic import FINDERS, StreamPattern, read_generic
+from feature_extraction.importing.layouts import LAYOUTS, Catalogue, Known, Layout, Video, read_catalogue
+from feature_extraction.progress import progress
 from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.ids import plain_id
 from feature_extraction.store.stream import Stream, create_stream, encode_id
+from feature_extraction.video.listing import list_videos
+from feature_extraction.video.read import UnreadableVideo, probe
 
 REDUCTIONS = ("mean", "centre")
 SLACK_SNIPPETS = 2.0  # by which T may differ from the duration before the report names the video ...
@@ -31,7 +36,7 @@ class ImportSettings:
     """How to read a source. A source vector stands for `source_window` frames, one every `source_stride`."""
 
     layout: str
-    """One of LAYOUTS."""
+    """One of LAYOUTS, or of `generic.FINDERS`."""
     source_fps: float | None = None
     """Frames per second of the source's frames; by default the video's own, else the layout's."""
     source_window: int | None = None
@@ -40,6 +45,10 @@ class ImportSettings:
     """Frames; by default the layout's."""
     grid: TimeGrid | None = None
     """The store's; by default the layout's with stride = window, for CLIP frames that of I3D (25, 16, 16)."""
+    patterns: tuple[StreamPattern, ...] = ()
+    """Where the streams of a generic layout are."""
+    width: int | None = None
+    """D that every stream must have; None: the layout's, where it is of one network; 0: any."""
     reduce: str = "mean"
     """`mean` of the source vectors over a snippet, or the one at its `centre`."""
     overwrite: bool = False
@@ -48,22 +57,40 @@ class ImportSettings:
     """Check and report, write nothing."""
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise UserError(f"unknown layout {self.layout!r}; known are {', '.join(LAYOUTS)}")
+        if self.layout not in LAYOUTS and self.layout not in FINDERS:
+            raise UserError(f"unknown layout {self.layout!r}; known are {', '.join([*LAYOUTS, *FINDERS])}")
+        if self.layout in FINDERS and self.grid is None:
+            raise UserError(f"--from {self.layout} needs the features' time grid: give --fps, --window and --stride")
+        if self.patterns and self.layout in LAYOUTS:
+            raise UserError(f"--stream is for {', '.join(FINDERS)}; {self.layout} has streams of its own")
+        if self.width is not None and self.width < 0:
+            raise UserError(f"--width must be 0 (any) or more, got {self.width}")
         if self.reduce not in REDUCTIONS:
             raise UserError(f"unknown reduction {self.reduce!r}; known are {', '.join(REDUCTIONS)}")
         self.source_grid(1.0)  # its values are checked there
 
+    @property
+    def kind(self) -> Layout:
+        """The layout; a generic one has the store's own time grid."""
+        if self.layout in LAYOUTS:
+            return LAYOUTS[self.layout]
+        grid = self.grid
+
+        def read(source: Path, annotations: Path | None) -> Iterator[Video]:
+            return read_generic(self.layout, source, self.patterns)
+
+        return Layout(grid.fps, grid.window, grid.stride, read, self.layout)
+
     def source_grid(self, fps: float) -> TimeGrid:
         """The time grid of a source video at `fps` frames per second."""
-        kind = LAYOUTS[self.layout]
+        kind = self.kind
         window = kind.window if self.source_window is None else self.source_window
         stride = kind.stride if self.source_stride is None else self.source_stride
         return TimeGrid(fps if self.source_fps is None else self.source_fps, window, stride)
 
     def store_grid(self, first: TimeGrid) -> TimeGrid:
         """The store's time grid, where the first usable video of the source has the grid `first`."""
-        kind = LAYOUTS[self.layout]
+        kind = self.kind
         if self.grid is not None:
             return self.grid
         if kind.window == 1:
@@ -171,25 +198,45 @@ def to_grid(array_SD: np.ndarray, source: TimeGrid, grid: TimeGrid, reduce: str 
     return ((integral(ends_T) - integral(starts_T)) / (ends_T - starts_T)[:, None]).astype(np.float32)
 
 
-def import_features(source: Path, out: Path, settings: ImportSettings, annotations: Path | None = None) -> ImportReport:
+def import_features(
+    source: Path,
+    out: Path,
+    settings: ImportSettings,
+    annotations: Path | None = None,
+    videos_at: Path | None = None,
+) -> ImportReport:
     """Read features below `source` into the store `out` and say what was found.
 
     `annotations` (ActivityNet-like JSON, or the folder with `videoname.npy` and `duration.npy`) gives
-    durations to check against, and frame rates. A video that cannot be used is in the report's `failed`, with
+    durations to check against, and frame rates; the files below `videos_at` give durations too. A video
+    that cannot be used is in the report's `failed`, with
     the reason; those in the store already are checked again but not written. Raises `UserError` for a source
     that is not of the layout.
     """
     catalogue = read_catalogue(annotations) if annotations is not None else {}
+    if videos_at is not None:
+        catalogue = {**durations_of(videos_at), **catalogue}
     work = _Import(out, settings, catalogue)
-    videos = LAYOUTS[settings.layout].read(source, annotations)
+    videos = settings.kind.read(source, annotations)
     try:
-        for video in tqdm(videos, desc=f"import {settings.layout}", unit=" videos", disable=None):
+        for video in progress(videos, desc=f"import {settings.layout}", unit="video"):
             work.take(video)
     except OSError as error:
         if (failure := place_failure(error, out)) is not None:
             raise failure from None
         raise
     return work.finish()
+
+
+def durations_of(videos_at: Path) -> Catalogue:
+    """Durations (seconds) of the video files below a folder, by id; files that cannot be read are left out."""
+    durations: Catalogue = {}
+    for file in progress(list_videos(videos_at), desc="look", unit="video"):
+        try:
+            durations[plain_id(file.id)] = Known(probe(file.path).duration or None)
+        except UnreadableVideo:
+            continue  # it will be named as one with features that no video goes with
+    return durations
 
 
 class _Import:
@@ -230,7 +277,7 @@ class _Import:
         """The video's arrays on the store's grid. Raises `UserError` for what no store should hold."""
         if video.problem:
             raise UserError(video.problem)
-        known, kind = self.catalogue.get(video.video_id, Known()), LAYOUTS[self.settings.layout]
+        known, kind = self.catalogue.get(video.video_id, Known()), self.settings.kind
         fps = self.settings.source_fps or video.fps or known.fps or kind.fps
         if fps is None:
             raise UserError("its frames per second are unknown; give --source-fps")
@@ -244,8 +291,14 @@ class _Import:
         for name, array_SD in video.arrays.items():
             if not np.isfinite(array_SD).all():
                 raise UserError(f"{name}: {int((~np.isfinite(array_SD)).sum())} values are NaN or infinite")
+            dim = array_SD.shape[1]
+            wanted = kind.width if self.settings.width is None else self.settings.width
+            if wanted and dim != wanted:
+                raise UserError(
+                    f"{name}: {dim} features, where {self.settings.layout} has {wanted}; features of another network: "
+                    f"--from npy --stream NAME=GLOB --fps F --window N --stride N, or if it is right, --width {dim}"
+                )
             arrays[name] = to_grid(array_SD, grid, self.report.grid, self.settings.reduce)
-            dim = arrays[name].shape[1]
             if dim != self.dims.setdefault(name, dim):
                 raise UserError(f"{name}: {dim} features, where the first video has {self.dims[name]}")
         return arrays

@@ -52,6 +52,8 @@ class Layout:
     read: Callable[[Path, Path | None], Iterator[Video]]
     """(source, annotations) to videos, one in memory at a time."""
     text: str
+    width: int | None = None
+    """D of each stream where the layout is of one network."""
 
 
 def read_catalogue(path: Path) -> Catalogue:
@@ -110,9 +112,13 @@ def _load(path: Path) -> np.ndarray:
         raise UserError(f"{path}: {reason}") from None
 
 
-def _matrix(path: Path) -> np.ndarray:
-    """A numeric `[S, D]` array; axes of length 1 around it are dropped."""
-    array = _load(path)
+def read_matrix(path: Path) -> np.ndarray:
+    """The numeric `[S, D]` array of an npy file. Raises `UserError` for anything else."""
+    return matrix_of(_load(path), path)
+
+
+def matrix_of(array: np.ndarray, path: Path | str) -> np.ndarray:
+    """`array` as a numeric `[S, D]` one; axes of length 1 around it are dropped. Raises `UserError` naming `path`."""
     while array.ndim > 2 and 1 in (array.shape[0], array.shape[-1]):
         array = array[0] if array.shape[0] == 1 else array[..., 0]
     if array.ndim != 2 or array.dtype.kind not in "fiu" or 0 in array.shape:
@@ -206,17 +212,17 @@ def _pairs(source: Path, wanted: str, parse: Callable[[Path], tuple[str, str]], 
         else:
             paths = {kind: kinds[kind][0] for kind in ("rgb", "flow")}
             rate = first.with_name(name + fps) if fps else None
-            yield _video(name, first, lambda paths=paths: {kind: _matrix(p) for kind, p in paths.items()}, rate)
+            yield _video(name, first, lambda paths=paths: {kind: read_matrix(p) for kind, p in paths.items()}, rate)
 
 
 def read_actionformer(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`<video>.npy` of RGB and flow side by side, one vector every 4 frames of the video's own rate."""
-    yield from _singles(source, lambda path: _halves(_matrix(path), path))
+    yield from _singles(source, lambda path: _halves(read_matrix(path), path))
 
 
 def read_clip_frames(source: Path, annotations: Path | None) -> Iterator[Video]:
     """`<video>.npy`, one CLIP image embedding a frame at a steady rate."""
-    yield from _singles(source, lambda path: {"clip": _matrix(path)})
+    yield from _singles(source, lambda path: {"clip": read_matrix(path)})
 
 
 def _singles(source: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> Iterator[Video]:
@@ -227,11 +233,12 @@ def _singles(source: Path, read: Callable[[Path], dict[str, np.ndarray]]) -> Ite
             yield _video(stem, paths[0], lambda path=paths[0]: read(path))
 
 
+I3D_WIDTH = 1024
 LAYOUTS = {
-    "co2net": Layout(25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)"),
-    "rgb-flow": Layout(25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)"),
-    "actionformer": Layout(30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames"),
-    "video-features": Layout(None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy"),
+    "co2net": Layout(25.0, 16, 16, read_co2net, "one *-I3D-JOINTFeatures.npy (W-TALC, CO2-Net, DELU)", I3D_WIDTH),
+    "rgb-flow": Layout(25.0, 16, 16, read_rgb_flow, "rgb/ and flow/ folders (BaSNet, UM, CoLA)", I3D_WIDTH),
+    "actionformer": Layout(30.0, 16, 4, read_actionformer, "<video>.npy [T, 2048] every 4 frames", I3D_WIDTH),
+    "video-features": Layout(None, 64, 64, read_video_features, "<video>_rgb.npy and <video>_flow.npy", I3D_WIDTH),
     "clip-frames": Layout(
         None,
         1,

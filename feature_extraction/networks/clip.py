@@ -3,8 +3,9 @@
 Shape suffixes: N images or texts, H and W pixels, L tokens, W token width, D embedding width.
 """
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +90,20 @@ def resize_like_8_bit(rgb_NCHW: Tensor, target: tuple[int, int], interpolation: 
 class FrozenClip:
     """An open_clip model that is never trained; gradients flow through it to token embeddings only."""
 
-    def __init__(self, model: nn.Module, config: dict[str, Any], preprocessing: Preprocessing, tokenizer: Any) -> None:
+    def __init__(
+        self, model: nn.Module, config: dict[str, Any], preprocessing: Preprocessing, make_tokenizer: Callable[[], Any]
+    ) -> None:
+        """`make_tokenizer` is called for the first text: some tokenizers are fetched, which frames do not need."""
         self.model = model.eval().requires_grad_(False)
         self.config = config
         self.preprocessing = preprocessing
-        self._tokenizer = tokenizer
+        self._make_tokenizer = make_tokenizer
         # Two classes of open_clip keep the text tower in two places
         self._text = getattr(model, "text", model)
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return self._make_tokenizer()
 
     @property
     def device(self) -> torch.device:
@@ -242,7 +250,7 @@ def load_clip(
         resize_mode=wanted["resize_mode"],
         interpolation=wanted["interpolation"],
     )
-    return FrozenClip(network, config, preprocessing, make_tokenizer(model, config)).to(device)
+    return FrozenClip(network, config, preprocessing, lambda: make_tokenizer(model, config)).to(device)
 
 
 def save_clip(clip: FrozenClip, weights: Path, config: Path | None = None) -> None:

@@ -218,8 +218,13 @@ def _registered_tokenizer(model: str) -> Any:
 
 def public_clip() -> Path | None:
     """The default CLIP weights where they are on this machine; nothing is downloaded."""
-    model, tag = ExtractionSettings.clip_model, ExtractionSettings.clip_pretrained
     try:
-        return fetch_tag(model, tag, find_tag(model, tag, read_config(model)[0]), offline=True)
+        return fetch_public_clip(offline=True)
     except UserError:
         return None
+
+
+def fetch_public_clip(offline: bool = False) -> Path:
+    """The default CLIP weights, downloaded where they are not on this machine. Raises `UserError` or `RunFailure`."""
+    model, tag = ExtractionSettings.clip_model, ExtractionSettings.clip_pretrained
+    return fetch_tag(model, tag, find_tag(model, tag, read_config(model)[0]), offline=offline)

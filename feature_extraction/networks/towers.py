@@ -19,6 +19,7 @@ from feature_extraction.networks.clip import load_clip
 from feature_extraction.networks.clip_models import fetch_tag, find_tag, read_config
 from feature_extraction.networks.i3d import I3D, for_inference, load_i3d
 from feature_extraction.networks.preprocess import crop_boxes, mirror
+from feature_extraction.networks.torchvision_video import load_video_network
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video.read import decoder_version
 
@@ -94,7 +95,7 @@ def streams_asking_weights(settings: ExtractionSettings, weights: Path) -> list[
         raise UserError(f"--weights {weights}: no such file or folder")
     tag = settings.clip_pretrained or SHIPPED
     asking = {
-        "rgb": settings.i3d_rgb in public_weights.TABLE,
+        "rgb": settings.rgb_model == "i3d" and settings.i3d_rgb in public_weights.TABLE,
         "flow": settings.i3d_flow in public_weights.TABLE,
         "clip": weights.is_dir() and not tag.startswith(SHIPPED) and not Path(tag).is_file(),
     }
@@ -120,11 +121,24 @@ def load_towers(
         if name == "clip":
             towers[name] = _clip_tower(settings, device, precision, resolve, weights, offline)
             continue
+        if name == "rgb" and settings.rgb_model != "i3d":
+            towers[name] = _video_tower(settings, device, precision, offline)
+            continue
         path = _i3d_file(settings.i3d_rgb if name == "rgb" else settings.i3d_flow, resolve, weights, offline)
         model = for_inference(load_i3d(path, 3 if name == "rgb" else 2, device))
         network = {"architecture": "i3d", "width": model.width, "weights_sha256": sha256_file(path)}
         towers[name] = Tower(_i3d_runner(model, settings, device, precision), model.feature_dim, network)
     return towers
+
+
+def _video_tower(settings: ExtractionSettings, device: torch.device, precision: str, offline: bool) -> Tower:
+    network = load_video_network(settings.rgb_model, settings.rgb_weights, settings.window, device, offline)
+
+    def run(snippets: list[np.ndarray]) -> np.ndarray:
+        with _autocast(device, precision):
+            return network.features(snippets, device).float().cpu().numpy()
+
+    return Tower(run, network.dim, network.identity)
 
 
 def _autocast(device: torch.device, precision: str) -> Any:
@@ -205,13 +219,15 @@ def identity(settings: ExtractionSettings, name: str, tower: Tower, precision: s
         "short_side": settings.short_side or None,
         "resize": "bilinear (OpenCV INTER_LINEAR)",
     }
-    if name in ("rgb", "flow"):
+    if name == "flow" or (name == "rgb" and settings.rgb_model == "i3d"):
         made |= {
             "crop": settings.crop or None,
             "crops": settings.crops if settings.crop else "whole",
             "scaling": "2 x / 255 - 1",
             "pooling": "mean over crops of the average-pooled Mixed_5c",
         }
+    if name == "rgb" and settings.rgb_model != "i3d":
+        made |= {"pooling": "what the classifier sees"}
     if name == "flow":
         made |= {
             "flow": {

@@ -18,9 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.progress import progress
 
 VARIABLE = "WTAL_WEIGHTS"
 CHUNK_BYTES = 1 << 18
@@ -256,7 +255,7 @@ def _open(url: str, start: int) -> Iterator[tuple[http.client.HTTPResponse, int,
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None, url: str) -> None:
     name = url.rsplit("/", 1)[1]
-    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=name, disable=None, leave=False)
+    bar = progress(total=total, initial=start, unit="B", unit_scale=True, desc=name, leave=False)
     with bar, open(part, "ab" if start else "wb") as stream:
         while chunk := response.read(CHUNK_BYTES):
             stream.write(chunk)

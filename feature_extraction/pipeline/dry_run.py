@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from feature_extraction.flow.compute import compute_flow, usable_cores
 from feature_extraction.networks.preprocess import window_count
 from feature_extraction.networks.towers import choose_precision, identity, load_towers, pick_device
+from feature_extraction.progress import progress
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.store.claims import in_shard
 from feature_extraction.store.failures import FailureLog
@@ -88,7 +88,7 @@ def plan(
     }
     to_do, unreadable, seconds, snippets, frames, disk, unstated, done = [], {}, 0.0, 0, 0, 0, 0, 0
     shape = TIMED_SIZE
-    for file in tqdm(files, unit="video", desc="look", disable=None):
+    for file in progress(files, unit="video", desc="look"):
         missing = [
             name for name, stream in streams.items() if not stream.holds(file.id, file.path, settings.accept_truncated)
         ]

@@ -4,19 +4,14 @@ import sys
 import threading
 import time
 
-from tqdm import tqdm
+from feature_extraction.progress import progress
 
 
 class Progress:
     """Counts videos; a video under way counts by the part of its frames that is through. Any thread may call."""
 
     def __init__(self, videos: int, shown: bool) -> None:
-        self._bar = tqdm(
-            total=videos,
-            desc="extract",
-            disable=None if shown else True,
-            bar_format="{l_bar}{bar}| {n:.1f}/{total_fmt} videos [{elapsed}<{remaining}{postfix}]",
-        )
+        self._bar = progress(total=videos, desc="extract", unit="video", shown=shown, count="{n:.1f}")
         self._parts: dict[str, float] = {}
         self._finished = self._frames = 0
         self._began = time.monotonic()

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
 from feature_extraction.pipeline.run import ExtractionSummary, renamed
+from feature_extraction.progress import progress
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.store.failures import FailureLog
 from feature_extraction.video.listing import VideoFile, list_videos
@@ -164,7 +165,7 @@ def _share_out(
     groups = [files[start : start + size] for start in range(0, len(files), size)][::-1]
     total, finished = ExtractionSummary({}), 0
     running: dict[Any, Any] = {}
-    with tqdm(total=len(files), unit="video", desc="extract (ray)", disable=None) as bar:
+    with progress(total=len(files), unit="video", desc="extract (ray)") as bar:
         while groups or running:
             for worker in workers:
                 if groups and worker not in running.values():

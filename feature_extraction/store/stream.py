@@ -287,7 +287,7 @@ def open_streams(root: Path, names: Iterable[str] = ()) -> dict[str, Stream]:
         matching = exact or found.get(choice, [])
         if not matching:
             have = ", ".join(folder.name for folder in folders)
-            raise UserError(f"{root}: no stream {choice!r}; it holds {have}")
+            raise UserError(f"{root}: no stream {choice!r}; it holds {have} (data.streams says which are read)")
         base = matching[0].name.rpartition("-")[0] or choice
         if base in wanted and exact and wanted[base] != exact:
             wanted[exact[0].name] = exact  # a second one of the name keeps its whole name

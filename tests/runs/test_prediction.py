@@ -128,7 +128,7 @@ def test_fusion_of_a_run_with_one_branch_is_refused_before_extraction(make_confi
     run, _ = train(make_config(**sections))
     fused = ["inference.fusion=average"]
     with pytest.raises(UserError, match="this run has the CBP branch alone"):
-        predict_videos(run, [world / "v.mp4"], world / "p.json", "ours", fused, None)
+        predict_videos(open_run(run, fused), [world / "v.mp4"], world / "p.json", "ours", None)
     with pytest.raises(UserError, match="this run has the CBP branch alone"):
         predict_run(run, world / "p.json", "ours", fused, None)
 
@@ -141,7 +141,7 @@ def test_what_cannot_be_extracted_is_refused_before_extraction(make_config, worl
 
     def refused(message: str, *overrides: str) -> None:
         with pytest.raises(UserError, match=message):
-            predict_videos(run, [world / "v.mp4"], world / "p.json", "ours", overrides, None)
+            predict_videos(open_run(run, overrides), [world / "v.mp4"], world / "p.json", "ours", None)
 
     config = yaml.safe_load(text)
     config["extraction"]["streams"] = ["rgb"]

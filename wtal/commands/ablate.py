@@ -25,8 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import PartialFailure
+    from wtal.config.load import load_config
     from wtal.runs.ablation.tables import left_out_phrase, markdown, run_table
+    from wtal.runs.sandbox import make_sandbox
 
+    make_sandbox(options.config, load_config(options.config, options.overrides))
     out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
     both = options.rules == "both" or (options.rules is None and options.table == "table3")
     rules = ("probability", "minmax") if both else (options.rules,) if options.rules else ()

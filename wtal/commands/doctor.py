@@ -260,7 +260,7 @@ def _weights(out: Path) -> Iterator[Finding]:
                 "weights", PROBLEM, f"shipped towers are missing: {', '.join(sorted(lacking))}", "install wtal again"
             )
         else:
-            yield Finding("weights", OK, f"shipped towers: {', '.join(shipped)}")
+            yield Finding("weights", OK, f"shipped towers: {', '.join(shipped)} (for the sandbox; weak on real video)")
     for name in ("i3d-rgb", "i3d-flow"):
         try:
             found = weights.find(name)
@@ -278,8 +278,7 @@ def _weights(out: Path) -> Iterator[Finding]:
             "weights",
             NOTE,
             "CLIP ViT-B-16-quickgelu (openai): not on this machine",
-            f"it is downloaded at the first use, or put it into ${weights.VARIABLE} as "
-            f"ViT-B-16-quickgelu-openai.safetensors",
+            f"wtal weights fetch clip, or put it into ${weights.VARIABLE} as ViT-B-16-quickgelu-openai.safetensors",
         )
 
 

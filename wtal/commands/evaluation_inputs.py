@@ -208,7 +208,7 @@ def read_detections(path: Path, truth: GroundTruth, options: argparse.Namespace)
     predictions = read(path, layouts(options)[0], options.classes, chosen.classes)
     if predictions.note:
         note(f"{path}: {predictions.note}")
-    found = predictions.detections
+    found = under_known_ids(predictions.detections, [*chosen.videos, *truth.left_out])
     kept = {video_id: detections for video_id, detections in found.items() if video_id not in truth.left_out}
     if not found:
         note(f"{path}: no video in it; nothing is detected")
@@ -227,6 +227,17 @@ def read_detections(path: Path, truth: GroundTruth, options: argparse.Namespace)
         )
     _note_silent(path, kept, chosen)
     return kept
+
+
+def under_known_ids(found: "dict[str, list[Detection]]", known: list[str]) -> "dict[str, list[Detection]]":
+    """Detections under those of the ids `known` that their videos' names mean, as written where they mean none."""
+    from feature_extraction.store.ids import IdFinder
+
+    strangers = [name for name in found if name not in set(known)]
+    finder = IdFinder(known) if strangers else None
+    meant = {name: video_id for name in strangers if (video_id := finder.find(name)) and video_id not in found}
+    once = {name: video_id for name, video_id in meant.items() if list(meant.values()).count(video_id) == 1}
+    return {once.get(name, name): detections for name, detections in found.items()}
 
 
 def _note_silent(path: Path, kept: Mapping[str, object], chosen: "AnnotationSet") -> None:

@@ -16,12 +16,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from", dest="source", required=True, metavar="FORMAT", help="csv, via, label-studio, elan or activitynet"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="ActivityNet JSON to write")
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="PLACE",
+        help="where the videos' ids are known from: a folder of videos, a feature store, or a JSON file of annotations "
+        "or predictions; names in FILE then become those ids, and what is not found is named",
+    )
     parser.add_argument("--subset", metavar="NAME", help="subset to put all videos into, for example validation")
 
 
 def run(options: argparse.Namespace) -> int:
-    from feature_extraction.errors import UserError
+    from feature_extraction.errors import PartialFailure, UserError
     from wtal.datasets.annotations import AnnotationSet, write_activitynet
+    from wtal.datasets.interchange.names import known_ids, with_known_ids
     from wtal.datasets.interchange.tools import IMPORTERS
 
     if options.source not in IMPORTERS:
@@ -29,6 +37,14 @@ def run(options: argparse.Namespace) -> int:
     annotations = IMPORTERS[options.source](options.file)
     if not any(video.instances or video.labels for video in annotations.videos.values()):
         raise UserError(f"{options.file}: nothing is annotated in it ({len(annotations.videos)} videos)")
+    lost: list[str] = []
+    if options.videos is not None:
+        annotations, lost = with_known_ids(annotations, known_ids(options.videos))
+        if not annotations.videos:
+            raise UserError(
+                f"{options.file}: none of its videos is in {options.videos}: {', '.join(lost[:5])}; is it the right "
+                "place?"
+            )
     if options.subset is not None:
         annotations = AnnotationSet(
             annotations.classes,
@@ -38,4 +54,9 @@ def run(options: argparse.Namespace) -> int:
     instances = sum(len(video.instances) for video in annotations.videos.values())
     counts = f"{len(annotations.videos)} videos, {len(annotations.classes)} classes, {instances} instances"
     print(f"{options.out}: {counts}")
+    if lost:
+        raise PartialFailure(
+            f"{len(lost)} videos of {options.file} are none, or several, of {options.videos}: {', '.join(lost[:5])}; "
+            "name them by their paths there"
+        )
     return 0

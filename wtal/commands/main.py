@@ -32,6 +32,7 @@ COMMANDS = {
     "evaluate": "detections against ground truth: mAP under a named protocol",
     "diagnose": "what kind of mistakes detections make (DETAD), as tables, JSON and figures",
     "compare": "two sets of detections on the same videos, with confidence intervals",
+    "pack": "a trained run as one file, for another machine",
     "report": "a run as a folder of HTML pages",
     "plot": "a figure (SVG, PNG, PDF) of a run: a video's timeline, mAP over tIoU, AP by class",
     "export": "detections for another tool: csv, vtt, label-studio, fiftyone, via, elan",

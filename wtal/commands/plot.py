@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
+    from feature_extraction.store.ids import IdFinder
     from wtal.report.figures import FORMATS, class_figure, map_figure, save, timeline_figure
     from wtal.report.read_run import class_precision, read_run
     from wtal.training.folder import RunFolder
@@ -33,10 +34,12 @@ def run(options: argparse.Namespace) -> int:
         if options.figure == "map":
             figure = map_figure(data)
         else:
-            video = next((video for video in data.videos if video.video_id == options.video), None)
-            if video is None:
-                known = ", ".join(video.video_id for video in data.videos[:5])
-                raise UserError(f"--video {options.video!r} is not in the run; there are: {known}, ...")
+            videos = {video.video_id: video for video in data.videos}
+            meant = IdFinder(videos).candidates(options.video or "")
+            if len(meant) != 1:
+                problem = f"may be {' or '.join(meant[:3])}" if meant else "is not in the run"
+                raise UserError(f"--video {options.video!r} {problem}; there are: {', '.join(list(videos)[:5])}, ...")
+            video = videos[meant[0]]
             figure = timeline_figure(video, data.scores(video.video_id), data.classes, data.inference)
     print(save(figure, options.out))
     return 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="run folder of `wtal train`")
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder of `wtal train`, or a file of `wtal pack`")
     parser.add_argument("overrides", nargs="*", metavar="inference.key=value", help="inference settings to change")
     parser.add_argument("--out", required=True, type=Path, help="where to write the predictions (ActivityNet JSON)")
     parser.add_argument("--video", nargs="+", type=Path, default=[], metavar="FILE", help="predict these instead")
@@ -19,10 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from wtal.runs.predict import predict_run, predict_videos
+    from feature_extraction.errors import UserError
+    from wtal.runs.localizer import open_run
+    from wtal.runs.pack import open_pack
+    from wtal.runs.predict import predict_run, predict_store, predict_videos
     from wtal.training.folder import RunFolder
 
     folder = RunFolder(options.run)
-    if options.video:
-        return predict_videos(folder, options.video, options.out, options.row, options.overrides, options.features)
+    packed = options.run.is_file()
+    if packed or options.video:
+        localizer = open_pack(options.run, options.overrides) if packed else open_run(folder, options.overrides)
+        if options.video:
+            return predict_videos(localizer, options.video, options.out, options.row, options.features)
+        if options.features is None:
+            raise UserError(f"{options.run}: a packed model has no videos of its own; name some with --video")
+        return predict_store(localizer, options.features, options.out, options.row)
     return predict_run(folder, options.out, options.row, options.overrides, options.features)

@@ -5,9 +5,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from feature_extraction.errors import PartialFailure
+from feature_extraction.store.ids import plain_id
 from wtal.config.load import Config, load_config
+from wtal.config.shipped import WEAK_TOWERS, weak_towers
+
+SEEN = (
+    "the small networks of the sandbox looked at these videos: the detections are a trial, no result (see the report)"
+)
+WEAK = f"the networks are the small ones of the sandbox. {WEAK_TOWERS}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +41,12 @@ def run_all(config: Config, bundle: bool) -> int:
     from wtal.report.build import report_run
     from wtal.runs.measure import summary_table
     from wtal.runs.predict import predict_run
+    from wtal.training.collapse import collapses
     from wtal.training.run import train
 
     failed: dict[str, str] = {}
     left_out: list[str] = []
+    announce(config)
     if config.data.videos:
         with stage("extract"):
             failed = extract(config.data.videos, config.data.features, config.extraction, resolve=resolve).failed
@@ -51,6 +61,8 @@ def run_all(config: Config, bundle: bool) -> int:
         index = report_run(run, bundle=bundle)
     if run.summary.is_file():
         print(summary_table(read_json(run.summary)))
+    for text in [*collapses(run.records()), *([SEEN] if weak_towers(config.extraction, config.data.videos) else [])]:
+        print(f"warning: {text}", file=sys.stderr)
     print(f"detections: {run.predictions}")
     print(f"report: {index.resolve()}")
     if failed:
@@ -62,8 +74,26 @@ def run_all(config: Config, bundle: bool) -> int:
     return 0
 
 
+def announce(config: Config) -> None:
+    """Say on stderr what is going to be done, and about how long it takes."""
+    from feature_extraction.pipeline.dry_run import plan as extraction_plan
+    from wtal.config.shipped import resolve
+    from wtal.training.folder import RunFolder
+    from wtal.training.schedule import plan
+
+    if config.data.videos:
+        wanted = extraction_plan(config.data.videos, config.data.features, config.extraction, resolve=resolve)
+        print(f"to do: extract: {wanted.text(False).splitlines()[-1]}", file=sys.stderr)
+    phases = [phase for phase in plan(config.schedule) if phase.steps]
+    done = max((record["step"] for record in RunFolder(Path(config.out)).records()), default=0)
+    steps = f"{phases[-1].end} steps in {len(phases)} phases" + (f", {done} of them done" if done else "")
+    print(f"to do: train: {steps}; then predict, and report in {config.out}/report", file=sys.stderr)
+    if weak_towers(config.extraction, config.data.videos):
+        print(f"note: {WEAK}", file=sys.stderr)
+
+
 def _named(failed: dict[str, str]) -> str:
-    return "; ".join(f"{video_id} ({reason})" for video_id, reason in sorted(failed.items())[:5])
+    return "; ".join(f"{plain_id(video_id)} ({reason})" for video_id, reason in sorted(failed.items())[:5])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Train both branches from a feature store and video-level labels, into a run folder; a killed run goes on."""
 
 import argparse
+import sys
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,10 +18,13 @@ def run(options: argparse.Namespace) -> int:
     if options.print_config:
         print(dump(config), end="")
         return 0
+    from wtal.training.collapse import collapses
     from wtal.training.processes import first_process
     from wtal.training.run import train
 
     folder, excluded = train(config)
     if first_process():
         print(folder.path)
+        for text in collapses(folder.records()):
+            print(f"warning: {text}", file=sys.stderr)
     return 3 if excluded else 0

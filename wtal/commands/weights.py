@@ -4,13 +4,17 @@ import argparse
 import json
 from pathlib import Path
 
+CLIP = "clip"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`wtal weights list|fetch|verify`."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|fetch|verify")
     listing = actions.add_parser("list", help="every known file: where it is on this machine, address, hash")
     fetching = actions.add_parser("fetch", help="download into the cache; goes on where it broke off")
-    fetching.add_argument("names", nargs="+", metavar="NAME", help="a name of `wtal weights list`")
+    fetching.add_argument(
+        "names", nargs="+", metavar="NAME", help="a name of `wtal weights list`, or clip: the default CLIP model"
+    )
     verifying = actions.add_parser("verify", help="check files against the published hashes")
     verifying.add_argument(
         "files", nargs="*", metavar="NAME|PATH", help="names or any files; default: all that are here"
@@ -55,12 +59,17 @@ def _list(options: argparse.Namespace) -> list[dict[str, object]]:
 
 def _fetch(options: argparse.Namespace) -> list[dict[str, object]]:
     from feature_extraction.networks import weights
+    from feature_extraction.networks.clip_models import fetch_public_clip
 
     for name in options.names:
-        weights.entry_of(name)  # a typing error in the last name shows before the first download
+        if name != CLIP:
+            weights.entry_of(name)  # a typing error in the last name shows before the first download
     rows: list[dict[str, object]] = []
     for name in options.names:
-        path = weights.locate(name, offline=True) if options.offline else weights.fetch(name)
+        if name == CLIP:
+            path = fetch_public_clip(options.offline)
+        else:
+            path = weights.locate(name, offline=True) if options.offline else weights.fetch(name)
         rows.append({"name": name, "state": "here", "path": str(path)})
     return rows
 

@@ -43,6 +43,9 @@ class RunSettings(NetworkSettings, LoopSettings, Protocol):
 
 
 def has_vlp(settings: NetworkSettings) -> bool:
-    """Whether the run has a VLP branch: only a warm-up on features without its stream goes without."""
+    """Whether the run has a VLP branch: only a warm-up goes without, on features that lack its stream or where that is
+    the classification branch's own (then nobody asked for a text tower)."""
+    if settings.schedule.strategy != "warmup_only":
+        return True
     streams = {name.split("-")[0] for name in settings.data.streams}
-    return settings.vlp.stream.split("-")[0] in streams or settings.schedule.strategy != "warmup_only"
+    return settings.vlp.stream.split("-")[0] in streams and settings.vlp.stream not in settings.cbp.streams

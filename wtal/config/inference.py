@@ -41,10 +41,13 @@ class InferenceSettings:
     class_rule: Literal["relative", "absolute", "top"] = "relative"
     """Which classes of a video are localised: those whose video score is above `class_threshold` times the
     best class's (`relative`), above `class_threshold` (`absolute`), or the `class_top` best (`top`). The best
-    class always is. The paper's theta_cls = 0.85 on a softmax over classes would by itself keep at most one
-    class in a video where two may be present, so it is read as relative."""
+    class always is, unless `class_required` is off. The paper's theta_cls = 0.85 on a softmax over classes would by
+    itself keep at most one class in a video where two may be present, so it is read as relative."""
     class_threshold: float = 0.85
     """theta_cls, 0..1."""
+    class_required: bool = True
+    """Whether the best class of a video is localised whatever its score. `false`: a video in which no class is above
+    `class_threshold` has no detection; for data with videos in which nothing happens."""
     class_top: int = 1
     """Classes of a video under the rule `top`."""
     video_classifier: str = ""
@@ -123,6 +126,11 @@ class InferenceSettings:
         if not 0 <= self.video_classifier_weight <= 1:
             raise UserError(f"inference.video_classifier_weight must be in [0, 1], got {self.video_classifier_weight}")
         _check_thresholds(self.thresholds)
+        if not self.class_required and self.class_rule != "absolute":
+            raise UserError(
+                f"inference.class_required=false needs inference.class_rule=absolute, not {self.class_rule!r}: under "
+                "it some class is always the best"
+            )
         for name in ("class_threshold", "fusion_weight", "nms_tiou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"inference.{name} must be in [0, 1], got {getattr(self, name)}")

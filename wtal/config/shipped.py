@@ -6,8 +6,15 @@ In a checkout they are the folders `configs/` and `data/sandbox/`; the build car
 from pathlib import Path
 
 from feature_extraction.errors import UserError
+from feature_extraction.settings import ExtractionSettings
 
 PREFIX = "shipped:"
+WEAK_TOWERS = (
+    "They were trained on rendered figures of 64 pixels and know little of real video: good for trying the commands "
+    "out, not for results. What would help: Kinetics I3D and CLIP ViT-B/16 (`wtal weights fetch i3d-rgb i3d-flow "
+    "clip`, then `wtal init` with --towers public), or features of a network of your own (docs/own_features.md)."
+)
+"""What to know of the shipped networks where they look at videos that are not the sandbox's."""
 
 
 def shipped_folder(name: str) -> Path:
@@ -46,3 +53,11 @@ def config_file(name: str) -> Path:
         known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
         raise UserError(f"{name!r} is neither a YAML file nor a shipped configuration ({known})")
     return shipped
+
+
+def weak_towers(extraction: ExtractionSettings, videos: str) -> bool:
+    """Whether the shipped networks of the sandbox look at videos (`data.videos`) that are not a sandbox's."""
+    rgb = extraction.i3d_rgb if extraction.rgb_model == "i3d" else ""
+    towers = (rgb, extraction.i3d_flow, extraction.clip_pretrained or "")
+    own = bool(videos) and not (Path(videos).parent / "world.json").is_file()
+    return own and any(name.startswith(PREFIX) for name in towers)

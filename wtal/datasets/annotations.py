@@ -63,6 +63,8 @@ class VideoAnnotation:
     """Seconds; None where the source does not say."""
     ambiguous: tuple[tuple[float, float], ...] = ()
     """THUMOS14's Ambiguous segments, (start, end) in seconds."""
+    negative: bool = False
+    """Somebody looked, and none of the classes happens in it. Without labels and not negative: nobody said."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,23 @@ class AnnotationSet:
         )
 
 
+def with_known_segments(annotations: AnnotationSet, video_ids: Iterable[str]) -> AnnotationSet:
+    """Those of the videos that detections can be measured on: with segments, and the negatives, in which every
+    detection is false. None where no video has segments."""
+    there = {key: annotations.videos[key] for key in video_ids if key in annotations.videos}
+    known = any(video.instances for video in there.values())
+    chosen = {key: video for key, video in there.items() if known and (video.instances or video.negative)}
+    return AnnotationSet(annotations.classes, chosen)
+
+
 def read_activitynet(path: Path) -> AnnotationSet:
     """Read ActivityNet JSON: `{"database": {id: {"subset", "duration", "annotations": [{"segment",
     "label"}]}}}`.
 
     Segments may be numbers or strings (the json + split layout writes strings). A video-level `"labels"`
     list, if there, is the weak label; otherwise the classes of its annotations are. An annotation without a
-    segment is a video-level label. Segments labelled "Ambiguous" go to `ambiguous`, unless the file names
+    segment is a video-level label. `"negative": true` says that none of the classes happens in the video;
+    such a video has no label and no segment. Segments labelled "Ambiguous" go to `ambiguous`, unless the file names
     such a class. Class order: the file's own `"classes"` list if it has one, else alphabetical.
     Raises `UserError` naming the file, the video and the bad value.
     """
@@ -160,7 +172,11 @@ def video_from_json(path: Path, video_id: str, entry: Any, keep_ambiguous: bool 
         if listed is None and label not in labels:
             labels.append(label)
     subset = str(entry.get("subset") or "")
-    return VideoAnnotation(video_id, subset, tuple(labels), tuple(instances), duration, tuple(ambiguous))
+    negative = entry.get("negative", False)
+    if not isinstance(negative, bool) or (negative and (labels or instances)):
+        shown = f"negative {negative!r}" + (f" and label {labels[0]!r}" if negative is True and labels else "")
+        raise UserError(f"{path}: video {video_id!r} has {shown}; expected true for a video without label, or false")
+    return VideoAnnotation(video_id, subset, tuple(labels), tuple(instances), duration, tuple(ambiguous), negative)
 
 
 def _seconds(value: Any) -> float:
@@ -184,6 +200,8 @@ def write_activitynet(path: Path, annotations: AnnotationSet) -> None:
         entry["annotations"] = [
             {"segment": [instance.start, instance.end], "label": instance.label} for instance in video.instances
         ]
+        if video.negative:
+            entry["negative"] = True
         if video.ambiguous:
             entry["ambiguous"] = [list(segment) for segment in video.ambiguous]
         database[video.video_id] = entry

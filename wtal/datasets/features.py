@@ -12,6 +12,7 @@ import numpy as np
 
 from feature_extraction.errors import UserError
 from feature_extraction.store.grid import TimeGrid
+from feature_extraction.store.ids import IdFinder
 from feature_extraction.store.stream import Stream, encode_id, open_streams
 from wtal.config.data import DataSettings
 
@@ -19,8 +20,8 @@ from wtal.config.data import DataSettings
 class FeatureSet:
     """The named streams of a feature store, cut per video to their common length.
 
-    An annotated video `v` has the features stored under `v`, or `<folder>/v` where only one folder has it, so
-    that `test/video_test_0000004.mp4` is found for `video_test_0000004`.
+    An annotated video `v` has the features stored under `v`, or `<folder>/v` where only one folder has it
+    (`feature_extraction.store.ids`), so that `test/video_test_0000004.mp4` is found for `video_test_0000004`.
     """
 
     def __init__(self, store_root: Path, streams: Sequence[str] = ("rgb", "flow", "clip"), prefix: str = "") -> None:
@@ -84,11 +85,8 @@ class FeatureSet:
         return set.intersection(*(set(stream.ids()) for stream in self.streams.values()))
 
     @functools.cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        names: dict[str, list[str]] = {}
-        for key in sorted(self._stored):
-            names.setdefault(key.rpartition("%2F")[2], []).append(key)
-        return names
+    def _finder(self) -> IdFinder:
+        return IdFinder(sorted(self._stored))
 
     def _key(self, video_id: str) -> str | None:
         name = self.prefix + video_id
@@ -96,7 +94,7 @@ class FeatureSet:
         for key in (name, encode_id(name)):
             if key in self._stored:
                 return key
-        inside = self._by_name.get(encode_id(name), [])
+        inside = self._finder.candidates(name)
         if len(inside) > 1:
             raise UserError(
                 f"{self.root}: video {video_id!r} may be any of {', '.join(inside[:3])}; "

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feature_extraction.errors import UserError
@@ -52,32 +53,43 @@ def split(annotations: AnnotationSet, settings: DataSettings) -> Splits:
 
 
 def require_labels(training: AnnotationSet) -> None:
-    """Raise `UserError`, naming and counting them, where videos have no label: they cannot teach anything."""
-    bare = [video.video_id for video in training.videos.values() if not video.labels]
+    """Raise `UserError`, naming and counting them, where videos have no label and are no negatives either: they
+    cannot teach anything. So it does where all are negatives."""
+    bare = [video.video_id for video in training.videos.values() if not video.labels and not video.negative]
     if bare:
         raise UserError(
             f"{len(bare)} training videos have no label: "
             f"{', '.join(bare[:5])}{', ...' if len(bare) > 5 else ''}; "
-            "give each at least one class or take them out of the training subset"
+            "give each at least one class, mark it as negative, or take them out of the training subset"
         )
+    if training.videos and all(video.negative for video in training.videos.values()):
+        raise UserError("every training video is a negative; training needs some with a label")
 
 
-def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
+NO_CLASS = frozenset({""})
+
+
+def hold_out(training: AnnotationSet, fraction: float, seed: int, groups: Mapping[str, str] | None = None) -> set[str]:
     """Ids of `round(fraction * videos)` training videos, spread over the classes in proportion.
 
     The choice depends on the ids, the labels and `seed` alone, not on the order of the file. No class loses
-    its last training video, so fewer may be returned.
+    its last training video, so fewer may be returned. Videos of one of `groups` (group by id) go together; where
+    groups are large, other numbers than that may be returned.
     """
     wanted = round(fraction * len(training.videos))
     if not wanted:
         return set()
     order = sorted(training.videos, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    left = Counter(label for key in order for label in set(training.videos[key].labels))
+    if groups:
+        return _hold_out_groups(training, wanted, fraction, order, groups)
+    # negatives are spread like a class of their own
+    kind_of = {key: frozenset(training.videos[key].labels) or NO_CLASS for key in order}
+    left = Counter(label for key in order for label in kind_of[key])
     lack = {label: fraction * count for label, count in left.items()}
     # Videos of equal labels are interchangeable but for their order, so only the first of each kind competes.
     queues: dict[frozenset[str], deque[tuple[int, str]]] = {}
     for place, key in enumerate(order):
-        queues.setdefault(frozenset(training.videos[key].labels), deque()).append((place, key))
+        queues.setdefault(kind_of[key], deque()).append((place, key))
     chosen: set[str] = set()
     while len(chosen) < wanted:
         free = [kind for kind, queue in queues.items() if queue and all(left[label] > 1 for label in kind)]
@@ -89,6 +101,37 @@ def hold_out(training: AnnotationSet, fraction: float, seed: int) -> set[str]:
         for label in best:
             left[label] -= 1
             lack[label] -= 1
+    return chosen
+
+
+def _hold_out_groups(
+    training: AnnotationSet, wanted: int, fraction: float, order: list[str], groups: Mapping[str, str]
+) -> set[str]:
+    """Whole groups, those first that bring the classes nearest to their share, up to about `wanted` videos."""
+    members: dict[str, list[str]] = {}
+    for key in order:
+        # a video of no group is one by itself; the blank keeps it apart from a group of its name
+        members.setdefault(f"group {groups[key]}" if key in groups else f" {key}", []).append(key)
+    counts = {
+        name: Counter(label for key in keys for label in frozenset(training.videos[key].labels) or NO_CLASS)
+        for name, keys in members.items()
+    }
+    left = sum(counts.values(), Counter())
+    lack = {label: fraction * count for label, count in left.items()}
+
+    def miss(taken: Counter[str]) -> float:
+        return sum((lack[label] - taken[label]) ** 2 / lack[label] for label in lack)
+
+    chosen: set[str] = set()
+    taken: Counter[str] = Counter()
+    while len(chosen) < wanted:
+        free = [name for name in members if all(left[label] > n for label, n in counts[name].items())]
+        best = min(free, key=lambda name: miss(taken + counts[name]), default=None)
+        if best is None or (chosen and miss(taken + counts[best]) >= miss(taken)):
+            break
+        chosen |= set(members.pop(best))
+        taken += counts[best]
+        left -= counts[best]
     return chosen
 
 

@@ -123,7 +123,8 @@ def _long_enough(found: _proposals.Proposals, settings: InferenceSettings) -> _p
 
 
 def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarray:
-    """Indices of the classes to localise in a video, in ascending order; the best class is always among them."""
+    """Indices of the classes to localise in a video, in ascending order; the best class is always among them,
+    unless `settings.class_required` is off."""
     if settings.class_rule == "top":
         # A stable sort: of equal scores the first classes.
         return np.sort(np.argsort(-video_C, kind="stable")[: settings.class_top])
@@ -132,7 +133,7 @@ def choose_classes(video_C: np.ndarray, settings: InferenceSettings) -> np.ndarr
     best = int(video_C.argmax())
     bar = settings.class_threshold * (float(video_C[best]) if settings.class_rule == "relative" else 1.0)
     keep_C = video_C > bar
-    keep_C[best] = True
+    keep_C[best] |= settings.class_required
     return np.flatnonzero(keep_C)
 
 

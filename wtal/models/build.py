@@ -135,7 +135,12 @@ def build_branches(
     models = vlp_models(settings.vlp) if has_vlp(settings) else []
     for model in models:
         if model.stream not in dims:
-            raise UserError(f"vlp.stream {model.stream!r} is not in the feature store, which has: {', '.join(dims)}")
+            raise UserError(
+                f"vlp.stream {model.stream!r} is not among data.streams of the feature store ({', '.join(dims)}); set "
+                "vlp.stream to one whose network has texts (with vlp.text=precomputed and vlp.text_embeddings=FILE "
+                "where it is not the configured CLIP), or train the classification branch alone: "
+                "schedule.strategy=warmup_only"
+            )
     cbp = build_cbp(settings.cbp, dims, len(classes), settings.vlp.stream, statistics)
     if not models:
         return Branches(cbp, None, None)

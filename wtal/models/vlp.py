@@ -66,7 +66,12 @@ class VLP(Branch):
         return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTD)
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor, ratio: int = 8) -> Tensor:
-        """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`."""
+        """Softmax over classes of the mean of the top `ceil(T / ratio)` frame scores: `[B, C]`.
+
+        Where there is one class alone, a softmax would be 1 for every video: the mean is over the frames' P there.
+        """
+        if output.logit_BTC.shape[-1] == 1:
+            return topk_mean(output.p_BTC, mask_BT, ratio, up=True)
         return topk_mean(output.logit_BTC, mask_BT, ratio, up=True).softmax(-1)
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, copy_file, refuse_links, sweep_parts
+from feature_extraction.progress import progress
 from wtal.datasets.interchange.names import file_names, link
-from wtal.report.charts import line_chart, strip
+from wtal.report.charts import class_legend, line_chart, strip
 from wtal.report.data import ReportData, ReportVideo
 from wtal.report.payload import video_script
-from wtal.runs.measure import FIGURES
+from wtal.runs.measure import FIGURES, NEGATIVES
 from wtal.runs.rows import ROWS
 from wtal.training.folder import RunFolder
 
@@ -44,7 +44,7 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
         _write(out / "static" / name, (static / name).read_text(encoding="utf-8"))
     page = environment.get_template("video.html.j2")
     ordered = list(run.videos)
-    for position, video in enumerate(tqdm(ordered, desc="report", unit="video", disable=None)):
+    for position, video in enumerate(progress(ordered, desc="report", unit="video")):
         name = names[video.video_id]
         media = _media(out, name, video, bundle)
         _write(out / "data" / f"{name}.js", video_script(run, video, media))
@@ -65,6 +65,7 @@ def build_report(out: Path, run: ReportData, *, bundle: bool) -> Path:
             root="",
             results=results_table(run),
             charts=[line_chart(chart) for chart in run.charts],
+            legend=class_legend(run.classes),
             strips={video.video_id: strip(video, run.classes) for video in run.videos},
             has_truth=any(video.ground_truth is not None for video in run.videos),
         ),
@@ -83,15 +84,19 @@ def results_table(run: ReportData) -> dict[str, Any]:
     """Columns and rows of the results, best value of each column marked; empty without results."""
     rows = [key for key in ROWS if key in run.results]
     thresholds = sorted({t for key in rows for t in (run.results[key].get("mAP") or {})}, key=float)
+    negatives = any(NEGATIVES in run.results[key] for key in rows)
     columns = [*(f"mAP@{t}" for t in thresholds), *FIGURES.values()]
+    columns += ["negatives with detections"] if negatives else []
     table = []
     for key in rows:
         result = run.results[key]
         values = [(result.get("mAP") or {}).get(t) for t in thresholds]
-        values += [result.get(key) for key in FIGURES]
+        values += [result.get(key) for key in [*FIGURES, *([NEGATIVES] if negatives else [])]]
         table.append((ROWS[key].name, values))
     best = [
-        max((v for v in column if v is not None), default=None) for column in zip(*(v for _, v in table), strict=True)
+        # of the last column, where it is there, the smallest is the best
+        (min if negatives and place == len(columns) - 1 else max)((v for v in column if v is not None), default=None)
+        for place, column in enumerate(zip(*(v for _, v in table), strict=True))
     ]
     return {
         "columns": columns,

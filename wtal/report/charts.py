@@ -146,6 +146,22 @@ def strip(video: ReportVideo, classes: Sequence[str]) -> Markup:
     ).format(STRIP_WIDTH, height, cells)
 
 
+LEGEND = 40
+"""Classes named in the legend of the video list; there are eight colours."""
+
+
+def class_legend(classes: Sequence[str]) -> Markup:
+    """The colours of the classes in the video list."""
+    square = (
+        '<li dir="auto"><svg class="key square" viewBox="0 0 10 10" aria-hidden="true">'
+        '<rect class="class-{}" width="10" height="10" rx="2"/></svg>{}</li>'
+    )
+    items = [Markup(square).format(number % 8, name) for number, name in enumerate(classes[:LEGEND])]
+    if len(classes) > LEGEND:
+        items.append(Markup("<li>and {} more</li>").format(len(classes) - LEGEND))
+    return Markup('<ul class="legend" aria-label="Colours of the classes">{}</ul>').format(Markup("").join(items))
+
+
 def class_numbers(video: ReportVideo, classes: Sequence[str]) -> dict[str, int]:
     """Number of each class, the colour's; names that the run does not know (another class list) come after."""
     named = {*video.labels, *(t.label for t in video.ground_truth or ()), *(d.label for d in video.detections)}

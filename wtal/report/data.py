@@ -33,6 +33,8 @@ class ReportVideo:
     """What `predictions.json` holds for it."""
     labels: tuple[str, ...] = ()
     """Video-level classes, where known."""
+    negative: bool = False
+    """Known to show none of the classes."""
     ground_truth: tuple[Instance, ...] | None = None
     """None where no segment is known for the video (weak labels only, or a new video)."""
     ambiguous: tuple[tuple[float, float], ...] = ()
@@ -97,3 +99,5 @@ class ReportData:
     charts: tuple[Chart, ...] = ()
     tables: tuple[Table, ...] = ()
     """Further tables, for example per-class AP and the diagnosis."""
+    notes: tuple[str, ...] = ()
+    """What the reader should know before the numbers: warnings, a training that goes on."""

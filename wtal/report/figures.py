@@ -133,7 +133,9 @@ def shown_classes(
     """Classes that a timeline draws, in the run's order, unknown ones last."""
     named = {*video.labels, *(i.label for i in (*(video.ground_truth or ()), *video.detections))}
     if not named and "ours" in scores:
-        named = {classes[c] for c in choose_classes(scores["ours"].video_C, settings)}
+        video_C = scores["ours"].video_C
+        # where nothing is found, the likeliest class shows why
+        named = {classes[c] for c in choose_classes(video_C, settings)} or {classes[int(video_C.argmax())]}
     return [name for name in classes if name in named] + sorted(named - set(classes))
 
 

@@ -47,6 +47,9 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
     truth = video.ground_truth or ()
     named = {*video.labels, *(item.label for item in (*truth, *video.detections))}
     carried = sorted(wanted | {index[name] for name in named if name in index})
+    if not carried and scores:
+        # nothing is found in it: the likeliest class shows why
+        carried = [int(next(iter(scores.values())).video_C.argmax())]
     numbers = class_numbers(video, data.classes)
     # A label that the run does not know (a corrected annotation, another class list) still has to be shown.
     strangers = [name for name in numbers if name not in index]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,45 @@ import numpy as np
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
 from wtal.config.load import Config, config_of_run
-from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation, read_predictions
+from wtal.config.shipped import WEAK_TOWERS, weak_towers
+from wtal.datasets.annotations import (
+    AnnotationSet,
+    Detection,
+    Instance,
+    VideoAnnotation,
+    read_predictions,
+    with_known_segments,
+)
 from wtal.datasets.formats.by_name import load_annotations
+from wtal.evaluation.classification import classification_map
 from wtal.evaluation.detection.protocols import assign, detection_map
 from wtal.report.data import Chart, Curve, Errors, ReportData, ReportVideo, Table
 from wtal.report.sources import sidecars
-from wtal.runs.localizer import open_run
+from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import legend
+from wtal.runs.rows import ROWS
+from wtal.training.collapse import collapses
 from wtal.training.folder import RunFolder
+from wtal.training.schedule import plan
 
 VIDEO_TIOU = 0.5
 """tIoU of the per-video numbers and of the diagnosis."""
 
 
 def read_run(run: RunFolder) -> ReportData:
-    """Everything that the report of `run` shows. Raises `UserError` where the run has no predictions yet."""
+    """Everything that the report of `run` shows. A run that trains still has its curves, and no videos yet; one that is
+    trained and has no predictions is a `UserError`."""
     localizer = open_run(run)
     config, annotations = localizer.config, localizer.annotations
-    predictions = run_predictions(run)
+    records = run.records()
+    step, total = max((record["step"] for record in records), default=0), plan(config.schedule)[-1].end
+    predictions = run_predictions(run) if run.predictions.is_file() or step >= total else {}
+    going_on = f"Training goes on: step {step} of {total}. Detections come after `wtal predict` or `wtal run`."
     known = _sidecars(config, predictions)
-    truth = known_truth(annotations, predictions)
+    truth = with_known_segments(annotations, predictions)
     summary = read_json(run.summary) if run.summary.is_file() else {}
     has_truth = bool(truth.videos)
+    weak = weak_towers(config.extraction, config.data.videos)
     errors = errors_by_video(truth, predictions, config.evaluation.protocol) if has_truth else {}
     videos = tuple(
         _video(video_id, found, annotations.videos.get(video_id), known.get(video_id), truth, errors, config)
@@ -49,8 +66,13 @@ def read_run(run: RunFolder) -> ReportData:
         protocol=summary.get("protocol", ""),
         legend=f"Rule of scores, for every row: {config.inference.rule}. {legend(config)}",
         video_tiou=VIDEO_TIOU,
-        charts=training_charts(run.records()),
-        tables=_tables(truth, predictions, config) if has_truth else (),
+        charts=training_charts(records),
+        tables=_tables(truth, predictions, config) if has_truth else _label_table(localizer, predictions),
+        notes=(
+            *((going_on,) if not run.predictions.is_file() else ()),
+            *(f"Warning: {text}" for text in collapses(records)),
+            *((f"The networks are the small ones of the sandbox. {WEAK_TOWERS}",) if weak else ()),
+        ),
     )
 
 
@@ -61,17 +83,11 @@ def run_predictions(run: RunFolder) -> dict[str, list[Detection]]:
     return read_predictions(run.predictions)
 
 
-def known_truth(annotations: AnnotationSet, video_ids: Iterable[str]) -> AnnotationSet:
-    """Those of the videos whose segments are annotated."""
-    known = [key for key in video_ids if key in annotations.videos and annotations.videos[key].instances]
-    return AnnotationSet(annotations.classes, {key: annotations.videos[key] for key in known})
-
-
 def class_precision(run: RunFolder, tiou: float | None) -> tuple[tuple[str, ...], list[float], str]:
     """Classes, their AP (fractions) at `tiou` or averaged over the run's thresholds, and what to call the numbers."""
     config = config_of_run(run.path)
     predictions = run_predictions(run)
-    truth = known_truth(load_annotations(config.data), predictions)
+    truth = with_known_segments(load_annotations(config.data), predictions)
     if not truth.videos:
         raise UserError(f"{run.path}: none of its videos has ground-truth segments, so there is no AP")
     thresholds = config.evaluation.tiou if tiou is None else (tiou,)
@@ -128,7 +144,7 @@ def _video(
 ) -> ReportVideo:
     known = truth.videos.get(video_id)
     ap = None
-    if known is not None:
+    if known is not None and known.instances:
         alone = AnnotationSet(truth.classes, {video_id: known})
         ap = detection_map(alone, {video_id: found}, config.evaluation.protocol, (VIDEO_TIOU,)).average_mAP
     source = Path(sidecar["source"]) if sidecar and sidecar.get("source") else None
@@ -143,6 +159,7 @@ def _video(
         duration=float(duration),
         detections=tuple(found),
         labels=annotation.labels if annotation else (),
+        negative=annotation is not None and annotation.negative,
         ground_truth=known.instances if known is not None else None,
         ambiguous=known.ambiguous if known is not None else (),
         source=source,
@@ -181,6 +198,24 @@ def _facts(
         ("Commit", commit),
     ]
     return tuple((name, value) for name, value in facts if value)
+
+
+def _label_table(localizer: Localizer, predictions: Mapping[str, object]) -> tuple[Table, ...]:
+    """How well each row tells the labels of the videos, where labels alone are known; nothing without such."""
+    known = localizer.annotations.videos
+    ids = [key for key in predictions if key in known and (known[key].labels or known[key].negative)]
+    ids = [key for key in ids if all(localizer.run.scores(row, key).is_file() for row in localizer.sources)]
+    if not any(known[key].labels for key in ids):
+        return ()
+    label_VC = np.array([[name in known[key].labels for name in localizer.classes] for key in ids], dtype=np.float32)
+    rows = []
+    for row in localizer.sources:
+        score_VC = np.stack([scores.video_C for _, scores in localizer.stored(row, ids)])
+        found = classification_map(score_VC, label_VC, localizer.classes)
+        figures = (found.mAP, found.hit_at_1, found.gap, found.accuracy)
+        rows.append((ROWS[row].name, *map(_percent, figures)))
+    note = f"Per cent, on {len(ids)} test videos whose labels are known; no segments are, so times are not measured."
+    return (Table("Video labels", ("Row", "mAP", "hit@1", "GAP", "accuracy"), tuple(rows), note),)
 
 
 def _tables(truth: AnnotationSet, predictions: Mapping[str, Sequence[Detection]], config: Config) -> tuple[Table, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import read_json
-from feature_extraction.store.stream import Stream, open_streams
+from feature_extraction.store.stream import Stream, encode_id, open_streams
 from wtal.datasets.annotations import read_activitynet, read_predictions
 from wtal.datasets.interchange.labelled import LabelledVideo, from_annotations, from_detections
 
@@ -34,8 +34,9 @@ def sidecars(store: Path, video_ids: Iterable[str]) -> dict[str, dict[str, Any]]
     found = {}
     for video_id in video_ids:
         for stream in streams:
-            if _safe(video_id) and stream.sidecar_path(video_id).is_file():
-                found[video_id] = stream.sidecar(video_id)
+            key = next((key for key in (video_id, encode_id(video_id)) if _safe(key) and key in stream), None)
+            if key is not None and stream.sidecar_path(key).is_file():
+                found[video_id] = stream.sidecar(key)
                 break
     return found
 

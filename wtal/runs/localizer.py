@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.files import read_json, write_sealed
 from feature_extraction.networks.towers import pick_device
+from feature_extraction.progress import progress
 from wtal.config.inference import expand_assignments
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import assignments, build, override, plain
@@ -32,11 +32,12 @@ from wtal.models.build import Branches, build_branches
 from wtal.models.streams import StreamedBranch
 from wtal.runs.new_videos import extract_streams, extractions_of
 from wtal.runs.rows import ROWS, RowSource, row_sources, rows_behind
-from wtal.training.folder import RunFolder, load_checkpoint
+from wtal.training.folder import RunFolder
 
 if TYPE_CHECKING:
     import pandas
 
+    from wtal.runs.packed import PackedModel
     from wtal.training.video_classifier import TrainedVideoClassifier
 
 Videos = str | Path | Sequence[str | Path]
@@ -45,8 +46,15 @@ Videos = str | Path | Sequence[str | Path]
 class Localizer:
     """A trained run. Networks are loaded at the first use and kept."""
 
-    def __init__(self, run: RunFolder, config: Config, annotations: AnnotationSet) -> None:
-        self.run, self.config, self.annotations = run, config, annotations
+    def __init__(
+        self,
+        run: "RunFolder | PackedModel",
+        config: Config,
+        annotations: AnnotationSet,
+        networks: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`networks`: identities (`wtal.runs.pack.identity_of`) that new videos' features must have, where known."""
+        self.run, self.config, self.annotations, self.networks = run, config, annotations, networks or {}
         self._branches: Branches | None = None
         self._held: dict[str, str | None] = {}  # branch: the checkpoint whose weights it has
 
@@ -91,11 +99,24 @@ class Localizer:
         """
         extractions = extractions_of(self.config)
         for checkpoint in (self.sources[name].checkpoint for name in rows_behind(self.config, row)):
-            if checkpoint is not None and not self._checkpoint(checkpoint).is_file():
-                raise UserError(f"{self._checkpoint(checkpoint)}: no such checkpoint; has `wtal train` got that far?")
+            if checkpoint is not None and not self.run.place(checkpoint).is_file():
+                raise UserError(f"{self.run.place(checkpoint)}: no such checkpoint; has `wtal train` got that far?")
         _ = self._device, self._classifier
         places = [Path(videos)] if isinstance(videos, (str, Path)) else [Path(video) for video in videos]
-        return extract_streams(places, Path(store or self.run.path / "features-new"), extractions)
+        made = extract_streams(places, Path(store or self.run.path / "features-new"), extractions)
+        self.check_networks(made[0])
+        return made
+
+    def check_networks(self, features: FeatureSet) -> None:
+        """Raise `UserError` where other networks made the features than those that the model was trained with."""
+        for name, wanted in self.networks.items():
+            found = features.streams[name].identity if name in features.streams else {}
+            differing = [key for key in wanted if found.get(key) != wanted[key]]
+            if differing:
+                raise UserError(
+                    f"stream {name!r} is made by another network here than in training (differing: "
+                    f"{', '.join(differing)}); get the weights that the model card names"
+                )
 
     def detections(self, scored: Iterable[tuple[str, VideoScores]]) -> Detections:
         """Detections of scored videos (`scores`, `score`, `stored`) by video id, surest first; times in seconds."""
@@ -175,7 +196,7 @@ class Localizer:
         branch, rule = self._branch(row, features), self.config.inference.rule
         longest = self.config.inference.longest
         scored = score_videos(branch, features, ids, self._device, longest) if ids else ()
-        bar = tqdm(scored, ROWS[row].name, len(ids), unit="video", disable=None if ids else True)
+        bar = progress(scored, desc=ROWS[row].name, total=len(ids), unit="video", shown=bool(ids))
         for video_id, (output, mask_BT) in zip(ids, bar, strict=True):
             attention_BT, raw_BTC = output.attention_BT, output.raw_BTC
             thin = features.length(video_id) / mask_BT.shape[1] if longest else 1.0  # snippets that a row stands for
@@ -202,21 +223,16 @@ class Localizer:
             self._branches = build_branches(self.config, features, self.classes)
         branch = getattr(self._branches, source.branch).to(self._device)
         if source.checkpoint is not None and self._held.get(source.branch) != source.checkpoint:
-            path = self._checkpoint(source.checkpoint)
-            state = load_checkpoint(path)
             try:
-                branch.load_state_dict(state[source.branch])
+                branch.load_state_dict(self.run.weights(source.checkpoint, source.branch))
             except (KeyError, TypeError, AttributeError, RuntimeError) as error:
                 raise UserError(
-                    f"{path}: not the weights of this run's {source.branch} branch ({type(error).__name__}: "
-                    f"{reason_of(error)}); put the run's own checkpoint back, or train again in another folder with "
-                    "out=FOLDER"
+                    f"{self.run.place(source.checkpoint)}: not the weights of this run's {source.branch} branch "
+                    f"({type(error).__name__}: {reason_of(error)}); put the run's own checkpoint "
+                    "back, or train again in another folder with out=FOLDER"
                 ) from None
             self._held[source.branch] = source.checkpoint
         return branch.eval()
-
-    def _checkpoint(self, name: str) -> Path:
-        return self.run.checkpoints / f"{name}.pt"
 
     def _load(self, row: str, video_id: str) -> VideoScores:
         path = self.run.scores(row, video_id)

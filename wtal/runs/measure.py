@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from wtal.config.load import Config
-from wtal.datasets.annotations import AnnotationSet, Detection
+from wtal.datasets.annotations import AnnotationSet, Detection, with_known_segments
 from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.splits import split
 from wtal.evaluation.detection.protocols import detection_map
@@ -31,6 +31,8 @@ FIGURES = {
     "labels_bg_miou": "labels bg mIoU",
     "labels_coverage": "labels sure",
 }
+NEGATIVES = "negatives_detected"
+"""Key of the share of the negatives that have a detection, in a row's figures where there are negatives."""
 THRESHOLDS = np.arange(1, 20) / 20
 
 
@@ -43,7 +45,7 @@ class Videos:
     missing: dict[str, list[str]]
     """Those without features, by part (test, training)."""
     truth: AnnotationSet
-    """Of `ids` those whose segments are annotated."""
+    """Of `ids` those whose segments are annotated, and the negatives."""
     training: AnnotationSet
     """Of the training videos those whose segments are annotated: they choose the threshold of frame mIoU alone."""
 
@@ -55,11 +57,8 @@ def videos_of(config: Config, annotations: AnnotationSet, features: FeatureSet) 
     # training itself refuses what it lacks; a finished one needs nothing any more
     known, untrained = available(features, sorted([*parts.train.videos, *parts.held_out.videos]), "skip")
 
-    def annotated(names: Sequence[str]) -> AnnotationSet:
-        videos = {name: annotations.videos[name] for name in names if annotations.videos[name].instances}
-        return AnnotationSet(annotations.classes, videos)
-
-    return Videos(ids, {"test": missing, "training": untrained}, annotated(ids), annotated(known))
+    truth, training = (with_known_segments(annotations, names) for names in (ids, known))
+    return Videos(ids, {"test": missing, "training": untrained}, truth, training)
 
 
 def measure(
@@ -88,6 +87,8 @@ def measure(
         detection_map(truth, each, config.evaluation.protocol, config.evaluation.tiou) for each in (found, with_labels)
     )
     frames, labels = frame_miou(masks, called), frame_miou(masks, ternary)
+    negatives = [video_id for video_id, video in truth.videos.items() if video.negative]
+    detected = sum(bool(found[video_id]) for video_id in negatives) / max(1, len(negatives))
     return {
         "mAP": {f"{tiou:g}": float(value) for tiou, value in zip(result.tiou, result.mAP, strict=True)},
         "average_mAP": result.average_mAP,
@@ -98,6 +99,7 @@ def measure(
         "labels_fg_miou": labels.foreground,
         "labels_bg_miou": labels.background,
         "labels_coverage": labels.confident,
+        **({NEGATIVES: detected} if negatives else {}),
     }
 
 
@@ -153,9 +155,12 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     thresholds = [f"{tiou:g}" for tiou in summary["tiou"]]
     figures = list(FIGURES)[:4]
     header = [f"rule: {summary['rule']}", *(f"mAP@{tiou}" for tiou in thresholds), *(FIGURES[key] for key in figures)]
+    if negatives := any(NEGATIVES in values for values in summary["rows"].values()):
+        header.append("negatives with detections")
     body = []
     for row, values in summary["rows"].items():
         numbers = [*(values["mAP"][tiou] for tiou in thresholds), *(values[key] for key in figures)]
+        numbers += [values[NEGATIVES]] if negatives else []
         body.append([ROWS[row].name, *(percent(number) for number in numbers)])
     return text_table(header, body)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from feature_extraction.errors import UserError
 from feature_extraction.settings import STREAMS, ExtractionSettings
+from feature_extraction.store.ids import plain_id
 from wtal.config.groups import has_vlp
 from wtal.config.load import Config
 from wtal.datasets.features import FeatureSet
@@ -98,11 +99,11 @@ def extract_streams(
     if len(set(folders.values())) < len(folders):
         said = ", ".join(f"{name} -> {folder}" for name, folder in folders.items())
         raise UserError(f"two streams of the run turned out to be made by one model ({said})")
-    ids = sorted(seen - set(failed))
+    ids = sorted(plain_id(video_id) for video_id in seen - set(failed))
     features = FeatureSet(place, list(folders.values()))
     features.streams = dict(zip(folders, features.streams.values(), strict=True))
     features.dims = {name: stream.dim for name, stream in features.streams.items()}
-    return features, ids, failed
+    return features, ids, {plain_id(video_id): reason for video_id, reason in failed.items()}
 
 
 def _kind(name: str) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from feature_extraction.errors import PartialFailure
 from feature_extraction.files import write_sealed
+from feature_extraction.store.ids import plain_id
 from wtal.datasets.annotations import write_predictions
-from wtal.datasets.features import open_features
-from wtal.runs.localizer import open_run
+from wtal.datasets.features import FeatureSet, open_features
+from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import measure, summary_of, videos_of
+from wtal.runs.new_videos import needed_streams
 from wtal.runs.rows import rows_behind
 from wtal.training.folder import RunFolder
 
@@ -50,19 +52,26 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
     return 0
 
 
-def predict_videos(
-    run: RunFolder, videos: Sequence[Path], out: Path, row: str, overrides: Sequence[str], store: Path | None
-) -> int:
+def predict_videos(localizer: Localizer, videos: Sequence[Path], out: Path, row: str, store: Path | None) -> int:
     """Extract features of new videos with the run's extraction settings and write their detections to `out`.
 
     Features are kept beside the run (`features-new/`) so that a second call is quick. Videos that cannot be read are
     named by a `PartialFailure` after the others are written.
     """
-    localizer = open_run(run, overrides)
     rows_behind(localizer.config, row)
     features, ids, failed = localizer.extract(videos, store, row)
     detections = localizer.detections(localizer.score(row, features, ids))
     write_predictions(out, detections, details=f"wtal, row {row}")
     if failed:
         raise PartialFailure(f"{len(failed)} videos could not be read: {', '.join(failed)}")
+    return 0
+
+
+def predict_store(localizer: Localizer, store: Path, out: Path, row: str) -> int:
+    """Detections of every video of a feature store, to `out`."""
+    rows_behind(localizer.config, row)
+    features = FeatureSet(store, needed_streams(localizer.config))
+    localizer.check_networks(features)
+    ids = [plain_id(video_id) for video_id in features.ids()]
+    write_predictions(out, localizer.detections(localizer.score(row, features, ids)), details=f"wtal, row {row}")
     return 0

@@ -67,6 +67,15 @@ class RunFolder:
         """File of one video's frame scores by one row of the method."""
         return self.path / "scores" / row / f"{encode_id(video_id)}.npz"
 
+    def place(self, checkpoint: str) -> Path:
+        """The file of a phase's weights."""
+        return self.checkpoints / f"{checkpoint}.pt"
+
+    def weights(self, checkpoint: str, branch: str) -> dict[str, torch.Tensor]:
+        """The weights of a branch as a phase's checkpoint has them. Raises `UserError` for one that is missing or
+        damaged."""
+        return load_checkpoint(self.place(checkpoint), [branch])[branch]
+
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path / "manifest.json")
 

@@ -7,6 +7,7 @@ Legend: B videos, T snippets, C classes.
 """
 
 import copy
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError, reason_of
+from feature_extraction.progress import progress
 from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
 from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
 from wtal.models.streams import StreamedBranch
+from wtal.training.collapse import collapse
 from wtal.training.data import Batch, TrainingVideos, crop_labels
 from wtal.training.distillation import UNCERTAIN, coverage, drop_contradictions, taught_loss, teach
 from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
@@ -121,7 +123,7 @@ class Trainer:
         total = self.phases[-1].end
         with (
             ThreadPoolExecutor(1) as loader,
-            tqdm(total=total, initial=self.step, unit="step", disable=None if self.processes.first else True) as bar,
+            progress(total=total, initial=self.step, desc="train", unit="step", shown=self.processes.first) as bar,
         ):
             for phase in self.phases:
                 if not self._is_done(phase):
@@ -143,10 +145,13 @@ class Trainer:
     def _checkpoint(self, phase: Phase) -> Path:
         return self.run.checkpoints / f"{phase.name}.pt"
 
-    def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: tqdm) -> None:
+    def _run_phase(self, phase: Phase, loader: ThreadPoolExecutor, bar: Any) -> None:
         pseudo = self._pseudo_labels(phase)
         if pseudo is not None and self.step == phase.first:
-            self._log(self._label_record(phase, pseudo))
+            record = self._label_record(phase, pseudo)
+            self._log(record)
+            if "warning" in record and self.processes.first:
+                bar.write(f"warning: {record['warning']}", file=sys.stderr)
         upcoming: Future[list[Batch]] | None = None
         while self.step < phase.end:
             batches = upcoming.result() if upcoming else self._load(phase, self.step)
@@ -155,7 +160,7 @@ class Trainer:
             terms = self._train_step(phase, batches, pseudo)
             self.step += 1
             bar.update()
-            bar.set_description(f"{phase.name} loss {terms['loss']:.3f}", refresh=False)
+            bar.set_description_str(f"{phase.name} loss {terms['loss']:.3f}", refresh=False)
             if self.step % self.config.training.log_steps == 0 or self.step == phase.end:
                 self._log({"step": self.step, "phase": phase.name, "kind": "train", **terms})
             if self.step % self.config.training.checkpoint_steps == 0 and self.step < phase.end:
@@ -278,10 +283,13 @@ class Trainer:
                 torch.from_numpy(h_TC)[None], torch.from_numpy(y_C)[None], torch.ones(1, len(h_TC), dtype=torch.bool)
             )
             for h_TC, y_C in zip(pseudo, self.videos.label_NC, strict=True)
+            if y_C.any()  # a negative has no labelled snippet
         ]
         mean = {name: float(np.mean([share[name] for share in shares])) for name in shares[0]}
         quality = self.quality.of_labels(pseudo)
-        return {"step": self.step, "phase": phase.name, "kind": "pseudo_labels", **mean, **quality}
+        record = {"step": self.step, "phase": phase.name, "kind": "pseudo_labels", **mean, **quality}
+        warning = collapse(mean["foreground"], phase.name, self.config.pseudo_labels)
+        return record | ({"warning": warning} if warning else {})
 
     def _end_phase(self, phase: Phase) -> None:
         student = self.students[phase.trains]

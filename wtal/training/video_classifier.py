@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from feature_extraction.errors import RunFailure, UserError
+from feature_extraction.progress import progress
 from wtal.config.strict import build, read_yaml
 from wtal.config.video_classifier import VideoClassifierTraining
 from wtal.datasets.features import FeatureSet
@@ -82,7 +82,8 @@ def train_video_classifier(
             done = int(state["epochs"])
     run.rewind(done * steps)
     model.train()
-    for epoch in tqdm(range(done, settings.epochs), initial=done, total=settings.epochs, disable=None, unit="epoch"):
+    epochs = range(done, settings.epochs)
+    for epoch in progress(epochs, initial=done, total=settings.epochs, desc="train", unit="epoch"):
         for group in optimizer.param_groups:
             group["lr"] = settings.lr * settings.lr_decay**epoch
         total = 0.0

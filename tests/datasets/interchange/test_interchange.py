@@ -153,7 +153,7 @@ def test_label_studio_takes_the_newest_annotation(tmp_path):
     }
     file = tmp_path / "export.json"
     file.write_text(json.dumps([task]))
-    (instance,) = IMPORTERS["label-studio"](file).videos["walk"].instances
+    (instance,) = IMPORTERS["label-studio"](file).videos["folder/walk"].instances
     assert (instance.start, instance.end, instance.label) == (1.0, 2.0, "second")
 
 

@@ -123,7 +123,17 @@ def test_co2net_joint_file(tmp_path, capsys):
     write_objects(tmp_path / "Thumos14reduced-I3D-JOINTFeatures.npy", arrays, protocol=2)
     durations = [len(array) * 0.64 for array in arrays]
     annotation_folder(tmp_path / "Thumos14reduced-Annotations", names, durations)
-    command = ["convert", "features", str(tmp_path), "--from", "co2net", "--out", str(tmp_path / "store")]
+    command = [
+        "convert",
+        "features",
+        str(tmp_path),
+        "--from",
+        "co2net",
+        "--width",
+        "0",
+        "--out",
+        str(tmp_path / "store"),
+    ]
     command.append("--json")
     assert main([*command, "--annotations", str(tmp_path / "Thumos14reduced-Annotations")]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -147,7 +157,7 @@ def test_co2net_joint_file(tmp_path, capsys):
 
 def test_co2net_names_must_match(tmp_path):
     write_objects(tmp_path / "A-I3D-JOINTFeatures.npy", [np.ones((3, 4)), np.ones((4, 4))])
-    settings = ImportSettings("co2net")
+    settings = ImportSettings("co2net", width=0)
     with pytest.raises(UserError, match="A-Annotations: no such folder; give the one with videoname.npy"):
         import_features(tmp_path, tmp_path / "store", settings)
     annotation_folder(tmp_path / "names", ["a"], [1.0])
@@ -170,7 +180,7 @@ def test_rgb_and_flow_folders(tmp_path):
             wanted.setdefault(f"v {index}é", {})[kind] = array
     np.save(tmp_path / "features" / "train" / "rgb" / "alone.npy", rng.random((5, 6)))
     np.save(tmp_path / "features" / "test" / "rgb" / "v 0é.npy", rng.random((5, 6)))
-    report = import_features(tmp_path / "features", tmp_path / "store", ImportSettings("rgb-flow"))
+    report = import_features(tmp_path / "features", tmp_path / "store", ImportSettings("rgb-flow", width=0))
     assert report.videos == 4 and report.written == 2
     assert "no flow file beside it" in report.failed["alone"] and "is there twice" in report.failed["v 0é"]
     del wanted["v 0é"]
@@ -193,7 +203,7 @@ def test_actionformer_is_averaged_onto_the_grid(tmp_path):
             "c": {"duration": 9.0},
         },
     )
-    report = import_features(folder, tmp_path / "store", ImportSettings("actionformer"), catalogue)
+    report = import_features(folder, tmp_path / "store", ImportSettings("actionformer", width=0), catalogue)
     assert report.failed == {} and report.missing == ["c"] and report.off_duration == {}
     wanted = {}
     for name, fps in (("a", 30.0), ("b", 25.0)):
@@ -217,15 +227,15 @@ def test_video_features_pairs(tmp_path):
             np.save(folder / f"{name}_{kind}.npy", array)
         np.save(folder / f"{name}_fps.npy", np.array(24.0))
         np.save(folder / f"{name}_timestamps_ms.npy", np.arange(7.0))
-    report = import_features(folder, tmp_path / "store", ImportSettings("video-features"))
+    report = import_features(folder, tmp_path / "store", ImportSettings("video-features", width=0))
     assert report.written == 2 and report.failed == {}
     assert check_store(tmp_path / "store", wanted)["flow"].grid == TimeGrid(24.0, 64, 64)
     # Without the rate: an error that names the option, and the option
     for path in folder.glob("*_fps.npy"):
         path.unlink()
-    report = import_features(folder, tmp_path / "other", ImportSettings("video-features"))
+    report = import_features(folder, tmp_path / "other", ImportSettings("video-features", width=0))
     assert report.written == 0 and all("--source-fps" in reason for reason in report.failed.values())
-    given = ImportSettings("video-features", source_fps=25.0, source_window=16, source_stride=16)
+    given = ImportSettings("video-features", width=0, source_fps=25.0, source_window=16, source_stride=16)
     report = import_features(folder, tmp_path / "other", given)
     assert report.written == 2
     assert check_store(tmp_path / "other", wanted)["rgb"].grid == TimeGrid(25.0, 16, 16)
@@ -295,7 +305,7 @@ def test_every_bad_video_is_named_and_the_rest_is_done(tmp_path, capsys):
     folder = store_of_trouble(tmp_path)
     durations = {name: {"duration": 40 * 4 / 30 + 0.4} for name in ["good", "long", "gone", *REASONS]}
     catalogue = annotation_json(tmp_path / "a.json", durations)
-    command = ["convert", "features", str(folder), "--from", "actionformer"]
+    command = ["convert", "features", str(folder), "--from", "actionformer", "--width", "0"]
     command += ["--out", str(tmp_path / "store"), "--annotations", str(catalogue)]
     assert main([*command, "--json"]) == 3
     captured = capsys.readouterr()
@@ -324,7 +334,7 @@ def test_damaged_arrays_fail_one_video_each(tmp_path):
         for at in rng.integers(128, size=2):  # in the header
             content[at] = rng.integers(256)
         (tmp_path / f"damaged{index}.npy").write_bytes(content)
-    report = import_features(tmp_path, tmp_path / "store", ImportSettings("actionformer", dry_run=True))
+    report = import_features(tmp_path, tmp_path / "store", ImportSettings("actionformer", width=0, dry_run=True))
     assert report.videos == 201 and "whole" not in report.failed and len(report.failed) > 100
     assert all("\n" not in reason for reason in report.failed.values())
 
@@ -352,15 +362,15 @@ def test_a_rate_that_makes_billions_of_snippets_fails_that_video(tmp_path):
     for name in ("v_1", "v_2"):
         np.save(tmp_path / "in" / f"{name}.npy", np.ones((40, 4), np.float32))
     catalogue = annotation_json(tmp_path / "a.json", {"v_1": {"fps": 1e-9}, "v_2": {"fps": 30.0}})
-    report = import_features(tmp_path / "in", tmp_path / "out", ImportSettings("actionformer"), catalogue)
+    report = import_features(tmp_path / "in", tmp_path / "out", ImportSettings("actionformer", width=0), catalogue)
     assert report.written == 1 and "check the frame rates" in report.failed["v_1"]
-    fine = ImportSettings("actionformer", grid=TimeGrid(1e9, 1, 1), dry_run=True)
+    fine = ImportSettings("actionformer", width=0, grid=TimeGrid(1e9, 1, 1), dry_run=True)
     assert set(import_features(tmp_path / "in", tmp_path / "out", fine).failed) == {"v_1", "v_2"}
 
 
 def test_dry_run_writes_nothing(tmp_path):
     folder = store_of_trouble(tmp_path)
-    report = import_features(folder, tmp_path / "store", ImportSettings("actionformer", dry_run=True))
+    report = import_features(folder, tmp_path / "store", ImportSettings("actionformer", width=0, dry_run=True))
     assert set(report.failed) == set(REASONS) - {"huge"} and report.written == 0  # float16 is the store's
     assert not (tmp_path / "store").exists()
 
@@ -374,7 +384,7 @@ def test_exchanged_streams_are_suspected(tmp_path):
             steady, lively = smooth(rng, 60, 8, 0.05), smooth(rng, 60, 8, 2.0)
             pair = [steady, lively] if order == "right" else [lively, steady]
             np.save(folder / f"v{index}.npy", np.hstack(pair))
-        report = import_features(folder, tmp_path / f"{order} store", ImportSettings("actionformer"))
+        report = import_features(folder, tmp_path / f"{order} store", ImportSettings("actionformer", width=0))
         assert report.swapped == (order == "exchanged")
 
 
@@ -384,7 +394,17 @@ def test_a_wrong_frame_rate_shows_in_the_ratio(tmp_path, capsys):
     for index in range(5):
         np.save(folder / f"v{index}.npy", np.random.default_rng(index).random((400, 8)))
     catalogue = annotation_json(tmp_path / "a.json", {f"v{i}": {"duration": 400 * 4 / 30} for i in range(5)})
-    command = ["convert", "features", str(folder), "--from", "actionformer", "--out", str(tmp_path / "s")]
+    command = [
+        "convert",
+        "features",
+        str(folder),
+        "--from",
+        "actionformer",
+        "--width",
+        "0",
+        "--out",
+        str(tmp_path / "s"),
+    ]
     assert main([*command, "--annotations", str(catalogue), "--source-fps", "24", "--dry-run"]) == 0
     assert "features are 1.26 times as long as the durations say" in capsys.readouterr().out
 
@@ -411,7 +431,17 @@ def test_a_store_that_is_a_file_is_one_line(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     np.save(tmp_path / "in" / "a.npy", np.ones((40, 4), np.float32))
     (tmp_path / "store").touch()
-    command = ["convert", "features", str(tmp_path / "in"), "--from", "actionformer", "--out", str(tmp_path / "store")]
+    command = [
+        "convert",
+        "features",
+        str(tmp_path / "in"),
+        "--from",
+        "actionformer",
+        "--width",
+        "0",
+        "--out",
+        str(tmp_path / "store"),
+    ]
     assert main(command) == 1
     told = capsys.readouterr().err
     assert "store" in told and "cannot be used" in told and "Traceback" not in told

@@ -20,13 +20,13 @@ from typing import Any
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, parse_json, read_text
+from feature_extraction.store.ids import SUFFIX
 from wtal.datasets.annotations import AnnotationSet, Instance, VideoAnnotation, _seconds, video_from_json
 from wtal.datasets.formats.csv_table import read_table
 
 VIDEO_COLUMNS = ("video", "video_id", "videoname", "filename", "file", "path", "id", "name")
 LABEL_COLUMNS = ("labels", "label", "event_labels", "event_label", "classes", "class", "action")
 SUBSET_COLUMNS = ("subset", "split")
-SUFFIXES = re.compile(r"\.(mp4|mkv|avi|mov|webm|mpg|mpeg|m4v|wmv|flv|ts|3gp|ogv|wav|flac|mp3|ogg)$", re.IGNORECASE)
 DEFAULT_SUBSET = "training"
 
 
@@ -36,14 +36,22 @@ class _Draft:
     labels: dict[str, None] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
     duration: float | None = None
+    negative: bool = False
 
 
-def read_csv(path: Path, class_list: Path | None = None, default_subset: str = DEFAULT_SUBSET) -> AnnotationSet:
+def read_csv(
+    path: Path,
+    class_list: Path | None = None,
+    default_subset: str = DEFAULT_SUBSET,
+    empty_is_negative: bool = False,
+) -> AnnotationSet:
     """Read a CSV or TSV of video-level labels; videos that no row gives a `subset` are in `default_subset`.
 
     `class_list` is a text file of class names, one a line, in index order; without it the classes are the
-    labels in alphabetical order. Raises `UserError` naming the line of what `read_table` refuses, of a number
-    that is not finite, half a segment, a video with two subsets, and a label that the class list lacks.
+    labels in alphabetical order. `empty_is_negative`: a video whose rows all have an empty label shows none of the
+    classes, where it would be a video of which nothing is known. Raises `UserError` naming the line of what
+    `read_table` refuses, of a number that is not finite, half a segment, a video with two subsets, and a label
+    that the class list lacks.
     """
     drafts: dict[str, _Draft] = {}
     for line, row in read_table(path, {"of videos": VIDEO_COLUMNS, "of labels": LABEL_COLUMNS}):
@@ -53,6 +61,7 @@ def read_csv(path: Path, class_list: Path | None = None, default_subset: str = D
         draft = _draft(drafts, video_id, _cell(row, SUBSET_COLUMNS), f"{path}, line {line}")
         labels = [name.strip() for name in re.split(r"[;|]", _cell(row, LABEL_COLUMNS)) if name.strip()]
         draft.labels.update(dict.fromkeys(labels))
+        draft.negative = empty_is_negative
         start, end, duration = (row.get(name, "").strip() for name in ("start", "end", "duration"))
         if bool(start) != bool(end) or (start and not labels):
             lacking = "label" if start and end else "end" if start else "start"
@@ -65,7 +74,12 @@ def read_csv(path: Path, class_list: Path | None = None, default_subset: str = D
     return _finish(path, drafts, class_list, default_subset)
 
 
-def read_jsonl(path: Path, class_list: Path | None = None, default_subset: str = DEFAULT_SUBSET) -> AnnotationSet:
+def read_jsonl(
+    path: Path,
+    class_list: Path | None = None,
+    default_subset: str = DEFAULT_SUBSET,
+    empty_is_negative: bool = False,
+) -> AnnotationSet:
     """Read one JSON object a line; as `read_csv` otherwise. Raises `UserError` naming the line."""
     drafts: dict[str, _Draft] = {}
     for line, text in enumerate(_lines(path), 1):
@@ -89,6 +103,7 @@ def read_jsonl(path: Path, class_list: Path | None = None, default_subset: str =
             raise UserError(f"{where}: subset must be a name or null, got {subset!r}")
         draft = _draft(drafts, video.video_id, subset.strip(), where)
         draft.labels.update(dict.fromkeys(video.labels))
+        draft.negative |= video.negative or (empty_is_negative and labels is not None)
         draft.instances += video.instances
         draft.duration = video.duration if draft.duration is None else draft.duration
     return _finish(path, drafts, class_list, default_subset)
@@ -112,6 +127,8 @@ def write_jsonl(path: Path, annotations: AnnotationSet) -> None:
             entry: dict[str, Any] = {"video": video.video_id, "subset": video.subset, "labels": list(video.labels)}
             if video.duration is not None:
                 entry["duration"] = video.duration
+            if video.negative:
+                entry["negative"] = True
             if video.instances:
                 entry["annotations"] = [{"label": i.label, "segment": [i.start, i.end]} for i in video.instances]
             stream.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
@@ -128,7 +145,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
 
 def video_name(path: str) -> str:
     """A video's id from its path: without the suffix of a video or audio file and a leading `./`."""
-    return SUFFIXES.sub("", path.strip().replace("\\", "/").removeprefix("./"))
+    return SUFFIX.sub("", path.strip().replace("\\", "/").removeprefix("./"))
 
 
 def _draft(drafts: dict[str, _Draft], video_id: str, subset: str, where: str) -> _Draft:
@@ -150,7 +167,14 @@ def _finish(path: Path, drafts: dict[str, _Draft], class_list: Path | None, defa
             f"{path}: label {unknown[0]!r} of video {where!r} is not in {class_list} ({', '.join(classes[:5])}, ...)"
         )
     videos = {
-        video_id: VideoAnnotation(video_id, d.subset or default_subset, tuple(d.labels), tuple(d.instances), d.duration)
+        video_id: VideoAnnotation(
+            video_id,
+            d.subset or default_subset,
+            tuple(d.labels),
+            tuple(d.instances),
+            d.duration,
+            negative=d.negative and not d.labels,
+        )
         for video_id, d in drafts.items()
     }
     return AnnotationSet(classes, videos)

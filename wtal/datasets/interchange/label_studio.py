@@ -1,11 +1,18 @@
 """Label Studio: `tasks.json` with a prediction for each video, and the labelling configuration that it needs.
 
+Videos are named by their paths below the folder of videos, which Label Studio takes from its own root for local files.
+A file that was uploaded there instead has eight signs and a dash before its name, and no blanks: such a task finds its
+video by what is left (`wtal.datasets.interchange.names.with_known_ids`).
+
 Label Studio's video timeline counts frames from 1 at the `frameRate` of the configuration, which is one
 number for a whole project. Frame f stands for the time (f - 1) / frameRate, so that start and end come back
 to within half a frame.
 """
 
+import dataclasses
 import math
+import re
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +73,8 @@ def task(number: int, video: LabelledVideo, rate: float) -> dict:
     ]
     scores = [i.score for i in video.intervals if i.score is not None]
     prediction = {"model_version": "wtal", "result": regions, **({"score": float(max(scores))} if scores else {})}
-    data = {"video": f"/data/local-files/?d={video.media_name}", "video_id": video.video_id, "frame_rate": rate}
+    place = urllib.parse.quote(video.media_path)
+    data = {"video": f"/data/local-files/?d={place}", "video_id": video.video_id, "frame_rate": rate}
     if video.duration is not None:
         data["duration"] = video.duration
     return {"id": number, "data": data, "predictions": [prediction]}
@@ -84,9 +92,22 @@ def read(path: Path) -> AnnotationSet:
     if not isinstance(tasks, list) or not all(isinstance(task, dict) and "data" in task for task in tasks):
         raise UserError(f"{path}: no Label Studio export (expected a list of tasks; export as JSON, not JSON-MIN)")
     try:
-        return to_annotations([_video(path, task) for task in tasks])
+        return to_annotations(_told_apart([_video(path, task) for task in tasks]))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         raise UserError(f"{path}: a broken Label Studio task ({type(error).__name__}: {error})") from None
+
+
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of an uploaded file."""
+
+
+def _told_apart(videos: Sequence[LabelledVideo]) -> list[LabelledVideo]:
+    """The videos with Label Studio's prefix taken off, but where two uploads would then have one name."""
+    bare = [UPLOADED.sub("", video.video_id) for video in videos]
+    return [
+        dataclasses.replace(video, video_id=name) if bare.count(name) == 1 else video
+        for video, name in zip(videos, bare, strict=True)
+    ]
 
 
 def _video(path: Path, task: dict[str, Any]) -> LabelledVideo:

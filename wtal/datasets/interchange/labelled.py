@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from feature_extraction.errors import UserError
-from feature_extraction.store.stream import encode_id
+from feature_extraction.store.ids import SUFFIX, plain_id
 from wtal.datasets.annotations import AnnotationSet, Detection, Instance, VideoAnnotation
 
 FRAME_RATE = 25.0
@@ -50,6 +50,13 @@ class LabelledVideo:
     def media_name(self) -> str:
         """The video file's name, or the id where no file is known."""
         return self.source.name if self.source is not None else self.video_id
+
+    @property
+    def media_path(self) -> str:
+        """The video file's path below the folder of videos, which tells two files of one name apart."""
+        suffix = "" if self.source is None else self.source.suffix
+        name = plain_id(self.video_id)
+        return name if name.lower().endswith(suffix.lower()) else name + suffix
 
 
 def from_detections(
@@ -148,14 +155,11 @@ def to_annotations(videos: Iterable[LabelledVideo], classes: Iterable[str] = (),
     return AnnotationSet(known + tuple(extra), found)
 
 
-VIDEO_SUFFIX = re.compile(r"(?i)\.(mp4|m4v|mov|mkv|webm|avi|mpe?g|ts|mts|wmv|flv|ogv|3gp)$")
-
-
 def id_of_media(name: str) -> str:
-    """The id that extraction gives a file of this name: no folders, no video suffix. A URL is decoded
-    first."""
+    """The id that extraction gives a file of this name: no suffix of a video, and no folders but those that Label
+    Studio counts from its own root. A URL is decoded first."""
     if "?d=" in name:  # Label Studio's local files
-        name = name.split("?d=", 1)[1]
+        return SUFFIX.sub("", urllib.parse.unquote(name.split("?d=", 1)[1]).strip("/"))
     if re.match(r"[a-z]+://", name):
         name = urllib.parse.unquote(urllib.parse.urlsplit(name).path)
-    return encode_id(VIDEO_SUFFIX.sub("", re.split(r"[/\\]", name)[-1]))
+    return SUFFIX.sub("", re.split(r"[/\\]", name)[-1])

@@ -15,10 +15,10 @@ import av
 import cv2
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from tqdm import tqdm
 
 from feature_extraction.errors import UserError
 from feature_extraction.files import atomic_write, read_json, write_json
+from feature_extraction.progress import progress
 from wtal.config.sandbox import SandboxSettings
 from wtal.datasets.annotations import AnnotationSet, write_activitynet
 from wtal.datasets.sandbox.figure import JOINTS, draw_figure, joints, pose_track
@@ -176,7 +176,7 @@ def render_world(out: Path, settings: SandboxSettings, workers: int | None = Non
     paths = {script.video_id: out / "videos" / f"{script.video_id}.mp4" for script in scripts}
     jobs = [(script, paths[script.video_id], settings) for script in scripts if not paths[script.video_id].exists()]
     workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(jobs)))
-    with tqdm(total=len(scripts), initial=len(scripts) - len(jobs), desc="render", unit="video", disable=None) as bar:
+    with progress(total=len(scripts), initial=len(scripts) - len(jobs), desc="render", unit="video") as bar:
         if workers == 1:
             for job in jobs:
                 _render_one(job)

@@ -211,7 +211,7 @@ def make_pooling(name: str | PoolingSettings, num_classes: int, feature_dim: int
     if (settings.space or kind.space) == "logit" and num_classes == 1:
         raise UserError(
             f"pooling {settings.name!r} ends in a softmax over classes, which is 1 for a single class; "
-            "set pooling.space=prob"
+            "set cbp.pooling.space=prob"
         )
     if kind.needs_features and feature_dim < 1:
         raise UserError(f"pooling {settings.name!r} needs the width of the frame features, got {feature_dim}")

@@ -13,10 +13,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from feature_extraction.errors import PartialFailure, RunFailure, UserError
 from feature_extraction.files import hash8, read_json, write_sealed
+from feature_extraction.progress import progress
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import build, override, plain
 from wtal.datasets.features import open_features
@@ -103,7 +102,7 @@ def run_all(jobs: Sequence[Job], parallel: int, title: str) -> dict[str, int]:
             left.append(job)
     if not left:
         return left_out
-    bar = tqdm(total=len(left), desc=title, unit="run", disable=None)
+    bar = progress(total=len(left), desc=title, unit="run")
     if parallel <= 1:
         for job in left:
             execute(job)
