@@ -84,7 +84,7 @@ def test_ground_truth_without_ambiguous_segments_is_said(protocol, tmp_path, cap
 
 
 @pytest.mark.parametrize("command", ["evaluate", "diagnose", "compare"])
-@pytest.mark.parametrize("form", ["v_{}", "{}.mp4", "videos/{}"])
+@pytest.mark.parametrize("form", ["v_{}", "videos/{}"])
 def test_ids_of_another_form_are_an_error_with_the_nearest(form, command, tmp_path, capsys):
     found = {form.format(f"{name}_hundred"): FOUND[name] for name in FOUND}
     files = write(tmp_path, {f"{name}_hundred": TRUTH[name] for name in TRUTH}, found)
@@ -92,6 +92,14 @@ def test_ids_of_another_form_are_an_error_with_the_nearest(form, command, tmp_pa
     code, out, err = call(capsys, command, *words)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert f"{form.format('old_hundred')!r} (nearest: 'old_hundred')" in err
+
+
+@pytest.mark.parametrize("form", ["{}.mp4", "{}.MKV"])
+def test_ids_of_files_are_understood_and_said(form, tmp_path, capsys):
+    _, expected, _ = call(capsys, "evaluate", *write(tmp_path, TRUTH, FOUND), "--json")
+    files = write(tmp_path, TRUTH, {form.format(name): found for name, found in FOUND.items()})
+    code, out, err = call(capsys, "evaluate", *files, "--json")
+    assert code == 0 and out == expected and f"3 video(s) go by another name, such as {form.format('old')!r}" in err
 
 
 def test_the_wrong_subset_is_an_error(tmp_path, capsys):
@@ -204,6 +212,7 @@ def test_tables_for_papers(tmp_path, capsys):
     assert "| second - first |" in out
     out = call(capsys, "diagnose", *files, "--table", "tex")[1]
     assert r"AP\_N gain if gone \\ \hline" in out and "double detection & " in out
+    assert all(line.startswith("% ") or line.endswith((r"\\", r"\hline")) for line in out.splitlines() if line)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "diagnose", "compare"])

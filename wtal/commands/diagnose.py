@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     from feature_extraction.errors import UserError
     from wtal.evaluation.detection.protocols import detection_map
     from wtal.evaluation.diagnosis.diagnose import DiagnosisSettings, diagnose
-    from wtal.evaluation.tables import diagnosis_table, percent
+    from wtal.evaluation.tables import diagnosis_table, percent, text_line
 
     settings = DiagnosisSettings(options.bins, options.limit)
     tiou = inputs.check_options(options, [0.5])
@@ -66,12 +66,13 @@ def run(options: argparse.Namespace) -> int:
             print(f"wrote {path}", file=sys.stderr)
     values = diagnosis.as_dict() | {"mAP_without_absent_classes": without}
     parts = [diagnosis_table(diagnosis, options.table)]
-    parts.append(f"without the detections of classes that the video lacks: mAP {percent(without)} %")
+    said = f"without the detections of classes that the video lacks: mAP {percent(without)} %"
+    parts.append(text_line(said, options.table))
     if summaries:
         from wtal.runs.measure import summary_table
 
         values["summaries"] = summaries
-        parts = [*map(summary_table, summaries.values()), *parts]
+        parts = [*(text_line(summary_table(summary), options.table) for summary in summaries.values()), *parts]
     inputs.show(options, values, "\n\n".join(parts))
     inputs.trace(options, values, predictions=file)
     return 0

@@ -5,6 +5,7 @@ import difflib
 import importlib.metadata
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,10 +234,14 @@ def under_known_ids(found: "dict[str, list[Detection]]", known: list[str]) -> "d
     """Detections under those of the ids `known` that their videos' names mean, as written where they mean none."""
     from feature_extraction.store.ids import IdFinder
 
-    strangers = [name for name in found if name not in set(known)]
+    strangers = sorted(found.keys() - set(known))
     finder = IdFinder(known) if strangers else None
     meant = {name: video_id for name in strangers if (video_id := finder.find(name)) and video_id not in found}
-    once = {name: video_id for name, video_id in meant.items() if list(meant.values()).count(video_id) == 1}
+    times = Counter(meant.values())
+    once = {name: video_id for name, video_id in meant.items() if times[video_id] == 1}
+    if once:
+        name, video_id = next(iter(once.items()))
+        note(f"{len(once)} video(s) go by another name, such as {name!r} for {video_id!r}")
     return {once.get(name, name): detections for name, detections in found.items()}
 
 

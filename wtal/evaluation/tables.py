@@ -62,11 +62,13 @@ STYLES: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], str]] = {
 def _joined(style: str, parts: Sequence[str | tuple[Sequence[str], Sequence[Sequence[str]]]], gap: str = "\n") -> str:
     """Tables (header, rows) and lines in one style; in LaTeX lines are comments."""
 
-    def line(text: str) -> str:
-        return "% " + text.replace("\n", "\n% ") if style == "tex" else text
-
     gap = "\n\n" if style == "md" else gap
-    return gap.join(line(part) if isinstance(part, str) else STYLES[style](*part) for part in parts)
+    return gap.join(text_line(part, style) if isinstance(part, str) else STYLES[style](*part) for part in parts)
+
+
+def text_line(text: str, style: str) -> str:
+    """Text beside a table of that style: a comment in LaTeX, so that the whole can be pasted."""
+    return "% " + text.replace("\n", "\n% ") if style == "tex" else text
 
 
 def percent(value: float | None) -> str:
