@@ -212,7 +212,7 @@ def _scores():
 def test_scores_of_another_class_list_are_named(tmp_path):
     run = RunFolder(tmp_path)
     _scores().save(run.scores("ours", "v"))
-    config = load_config("sandbox")
+    config = load_config("sandbox", ["inference.class_rows=[]"])
     assert set(Localizer(run, config, AnnotationSet(tuple("abcd"))).stored_rows("v")) == {"ours"}
     with pytest.raises(UserError, match=r"v\.npz: scores of 4 classes, but the annotations have 5"):
         Localizer(run, config, AnnotationSet(tuple("abcde"))).stored_rows("v")
