@@ -22,7 +22,7 @@ from feature_extraction.store.stream import open_streams
 from wtal.commands.main import main
 from wtal.datasets.annotations import read_activitynet, read_predictions
 
-WORLD = ["training_videos=8", "test_videos=4", "min_seconds=15", "max_seconds=18", "max_instances=3"]
+WORLD = ["training_videos=8", "test_videos=4", "min_seconds=18", "max_seconds=24", "max_instances=2"]
 SHORT = {"warmup_steps": 30, "rounds": 1, "b_steps": 10, "f_steps": 15}
 QUICK = [*(f"sandbox.{setting}" for setting in WORLD), *(f"schedule.{k}={v}" for k, v in SHORT.items())]
 ACTION = "long jump"
