@@ -63,8 +63,8 @@ def test_the_world_is_as_asked(demo):
     run, _ = demo
     world = read_activitynet(run / "world" / "annotations.json")
     assert len(world.classes) >= 6
-    assert len(world.subset("training").videos) == 16 and len(world.subset("test").videos) == 8
-    assert all(15 <= video.duration <= 18.5 and len(video.instances) >= 2 for video in world.videos.values())
+    assert len(world.subset("training").videos) == 12 and len(world.subset("test").videos) == 6
+    assert all(18 <= video.duration <= 24 and len(video.instances) >= 2 for video in world.videos.values())
 
 
 def test_a_second_run_reuses_what_is_there(demo):
