@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import wtal
+from feature_extraction.files import read_json
 from wtal.commands.main import main
 from wtal.config.strict import dump
 from wtal.datasets.annotations import read_activitynet
@@ -157,7 +158,7 @@ def test_every_row_has_a_name_and_a_colour_of_its_own():
 
 def test_diagnose_of_a_run_measures_its_rows_by_each_rule(run, capsys):
     predict_run(run, run.predictions, "ours", (), None)
-    kept = json.loads(run.summary.read_text())
+    kept = read_json(run.summary)
     assert main(["diagnose", str(run.path), "--rules", "both", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["summaries"]["probability"] == kept and set(said["summaries"]) == {"probability", "minmax"}

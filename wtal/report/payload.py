@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from feature_extraction.errors import UserError
+from wtal.config.inference import InferenceSettings
 from wtal.config.strict import plain
 from wtal.inference.detect import choose_classes, detect_arrays
 from wtal.inference.scores import VideoScores
@@ -81,8 +82,20 @@ def video_payload(data: ReportData, video: ReportVideo, media: str | None) -> di
         "detections": [[d.start, d.end, place[d.label], d.score] for d in video.detections],
         "main": MAIN_ROW,
         "settings": plain(data.inference),
+        "slider": _in_the_page(data.inference),
         "rows": rows,
     }
+
+
+def _in_the_page(settings: InferenceSettings) -> bool:
+    """Whether `static/proposals.js` knows all that these settings ask for; else the page has no slider.
+
+    The exact forms of the published methods (repeated proposals, longer segments, raw scores) are not written there.
+    """
+    usual = InferenceSettings()
+    forms = ("repeats", "first_alone", "nms_added", "decay_negative", "min_length_at", "upsample_at")
+    signals = {settings.score_signal, *(one.signal for one in settings.passes)}
+    return all(getattr(settings, form) == getattr(usual, form) for form in forms) and "raw" not in signals
 
 
 def _row(data: ReportData, scores: VideoScores, carried: list[int]) -> dict[str, Any]:

@@ -49,10 +49,9 @@ const wtalProposals = (function () {
     row.cache = row.cache || new Map();
     if (!row.cache.has(key)) {
       const frame = row.scores.frame[c], attention = row.scores.attention;
-      const raw = name === "cas" || attention === null ? frame : name === "attention" ? attention
+      const plain = name === "cas" || name === "raw" || attention === null ? frame : name === "attention" ? attention
         : frame.map((v, t) => f32(v * attention[t]));
-      const fine = upsample(raw, settings.upsample);
-      row.cache.set(key, scaling === "minmax" ? stretch(fine) : fine);
+      row.cache.set(key, upsample(scaling === "minmax" ? stretch(plain) : plain, settings.upsample));
     }
     return row.cache.get(key);
   }
@@ -117,7 +116,7 @@ const wtalProposals = (function () {
           const both = Math.min(winner[1], other[1]) - Math.max(winner[0], other[0]);
           const overlap = both > 0 ? both / (winner[1] - winner[0] + other[1] - other[0] - both) : 0;
           if (settings.nms === "hard") {
-            if (overlap > settings.nms_tiou) return;
+            if (overlap >= settings.nms_tiou) return;
           } else if (other[3] > 0 && overlap > 0) {
             if (settings.nms === "gaussian") other[3] *= Math.exp((-overlap * overlap) / settings.nms_sigma);
             else if (overlap > settings.nms_tiou) other[3] *= 1 - overlap;

@@ -307,6 +307,7 @@ function wtalVideo(data) {
   // ---- threshold and list --------------------------------------------------------------------------------------
 
   function setTheta(theta) {
+    if (theta !== null && !data.slider) return;
     state.theta = theta;
     for (const row of rows) state.found.set(row.key, theta === null ? defaults.get(row.key) : detect(row, theta));
     $("threshold").value = theta === null ? data.settings.thresholds[0] : theta;
@@ -453,7 +454,7 @@ function wtalVideo(data) {
   $("zoom-fit").addEventListener("click", () => view(0, length));
   $("threshold").addEventListener("input", () => setTheta(Number($("threshold").value)));
   $("threshold-reset").addEventListener("click", () => setTheta(null));
-  if (!rows.length) $("threshold").closest(".control").hidden = true;
+  if (!rows.length || !data.slider) $("threshold").closest(".control").hidden = true;
 
   if (video) {
     const step = () => {
