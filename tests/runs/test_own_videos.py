@@ -181,7 +181,7 @@ def test_slider_of_a_real_run_gives_what_the_command_gives(done, browser, tmp_pa
     # prediction writes into the run folder too, and other tests look at that
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
-    command = ["predict", str(copy), "inference.thresholds=[0.3]", "--out", str(tmp_path / "p.json")]
+    command = ["predict", str(copy), "inference.thresholds=[0.8]", "--out", str(tmp_path / "p.json")]
     assert main(command) == 0
     browser.complaints(), browser.requests()
     changed = 0
@@ -192,7 +192,7 @@ def test_slider_of_a_real_run_gives_what_the_command_gives(done, browser, tmp_pa
             video_id,
         )
         browser.wait("return window.wtalPage && document.getElementById('player').readyState >= 1")
-        slide = "const s = document.getElementById('threshold'); s.value = 0.3; s.dispatchEvent(new Event('input'));"
+        slide = "const s = document.getElementById('threshold'); s.value = 0.8; s.dispatchEvent(new Event('input'));"
         shown = browser.run(
             slide + "const d = wtalPage.data; return wtalPage.state.found.get('ours').map((i) =>"
             "[i[0], i[1], d.classes[i[2]], i[3]])"
