@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
-from tools.torture_parts import flip, ground
-
 from .places import ROOT
+
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))  # last, so that an installed wtal stays the one that is tested
+from tools.torture_parts import flip, ground  # noqa: E402
 
 
 def test_a_short_attack_finds_nothing(tmp_path):
