@@ -121,7 +121,7 @@ def test_embeddings_enter_with_the_length_that_is_set(options, length, tmp_path)
     branch.blocks[0].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
     feature = 7 * torch.randn(2, 5, 16)
     output = branch(feature, torch.ones(2, 5, dtype=torch.bool))
-    torch.testing.assert_close(entered[0].norm(dim=-1), torch.full((2, 5), length))
+    torch.testing.assert_close(entered[0].norm(dim=-1), torch.full((10,), length))
     # frozen CLIP at its start, whatever the length
     expected = 10 * F.normalize(feature, dim=-1)[..., :2] - 2
     torch.testing.assert_close(output.logit_BTC, expected, atol=1e-5, rtol=1e-5)

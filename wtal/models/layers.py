@@ -1,13 +1,47 @@
 """Layers both branches share: attention inside a window, masked convolution, dropout that shards with the batch.
 
-Legend: B videos, T snippets, D width, H heads, K head width, N blocks, W window.
+Legend: B videos, T snippets, D width, H heads, K head width, N blocks, W window; R real snippets of the batch, G those
+with gaps between the videos, O width out, S taps of a kernel.
 """
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Packing:
+    """The real snippets of a padded batch one behind the other, so that layers that see one snippet at a time, which
+    do most of the work, spend none on padding."""
+
+    mask_BT: Tensor
+
+    @cached_property
+    def place_R(self) -> Tensor:
+        """Where each real snippet stands in `[B * T]`."""
+        return self.mask_BT.flatten().nonzero()[:, 0]
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is padded."""
+        return len(self.place_R) == self.mask_BT.numel()
+
+    def pack(self, x_BTD: Tensor) -> Tensor:
+        """`[R, D]`."""
+        x = x_BTD.flatten(0, 1)
+        return x if self.whole else x.index_select(0, self.place_R)
+
+    def unpack(self, x_RD: Tensor) -> Tensor:
+        """`[B, T, D]`, zero at padding."""
+        shape = (*self.mask_BT.shape, x_RD.shape[-1])
+        if self.whole:
+            return x_RD.view(shape)
+        return x_RD.new_zeros(self.mask_BT.numel(), shape[-1]).index_copy(0, self.place_R, x_RD).view(shape)
 
 
 class BatchDropout(nn.Module):
@@ -24,13 +58,32 @@ class BatchDropout(nn.Module):
         self.probability = probability
         self.rank, self.world = 0, 1
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """`x` is `[B, ...]`, or with `packing` `[R, D]`."""
         if not self.training or self.probability == 0:
             return x
-        size = (x.shape[0] * self.world, *x.shape[1:])
-        keep = torch.rand(size, device=x.device) >= self.probability
-        keep = keep[self.rank * x.shape[0] : (self.rank + 1) * x.shape[0]]
-        return x * keep / (1 - self.probability)
+        shape = x.shape if packing is None else (*packing.mask_BT.shape, x.shape[-1])
+        keep = kept((shape[0] * self.world, *shape[1:]), self.probability, x.device)
+        keep = keep[self.rank * shape[0] : (self.rank + 1) * shape[0]]
+        if packing is not None:
+            keep = packing.pack(keep)
+        return (x * keep).mul_(1 / (1 - self.probability))
+
+
+def kept(shape: tuple[int, ...], probability: float, device: torch.device) -> Tensor:
+    """Which entries a dropout keeps, bool. The state of torch's generator alone decides.
+
+    On a CPU torch draws one float at a time; four entries out of 64 random bits of a generator that torch's seeds
+    take a sixth of the time. The probability is met to 1/65536.
+    """
+    if device.type != "cpu":
+        return torch.rand(shape, device=device) >= probability
+    seed = int(torch.randint(2**63 - 1, ()))
+    count = math.prod(shape)
+    generator = np.random.Generator(np.random.SFC64(seed))
+    bits = generator.integers(0, 2**64 - 1, -(-count // 4), dtype=np.uint64, endpoint=True).view(np.uint16)
+    # a bound of 65536, from a probability next to 1, would not fit
+    return torch.from_numpy(bits[:count] >= np.uint16(min(round(probability * 65536), 65535))).view(shape)
 
 
 def place_in_batch(model: nn.Module, rank: int, world: int) -> None:
@@ -50,8 +103,30 @@ class MaskedConv1d(nn.Module):
         self.convolution = nn.Conv1d(width_in, width_out, kernel, padding=kernel // 2)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        x_BDT = (x_BTD * mask_BT[..., None]).transpose(1, 2)
-        return self.convolution(x_BDT).transpose(1, 2)
+        return convolve(self.convolution, x_BTD, mask_BT)
+
+
+def convolve(layer: nn.Conv1d, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+    """What `layer` (same length out as in) makes of each video alone, zero at padding: `[B, T, O]`.
+
+    The videos stand one behind the other with zeros between them, and each tap of the kernel is one matrix product
+    with all of them, shifted: no work on padding and no change of layout.
+    """
+    (taps,), (dilation,) = layer.kernel_size, layer.dilation
+    gap = dilation * (taps // 2)
+    packing = Packing(mask_BT)
+    before_R = gap * (1 + packing.place_R // mask_BT.shape[1])
+    place_R = torch.arange(len(before_R), device=mask_BT.device) + before_R
+    length = len(place_R) + gap * (len(mask_BT) + 1)
+    source_G = place_R.new_zeros(length).index_copy_(0, place_R, packing.place_R)
+    is_gap_G = torch.ones(length, dtype=torch.bool, device=mask_BT.device).index_fill_(0, place_R, False)
+    x_GD = x_BTD.flatten(0, 1).index_select(0, source_G).index_fill(0, is_gap_G.nonzero()[:, 0], 0)
+    weight_SOD = layer.weight.permute(2, 0, 1).contiguous()
+    rows = length - 2 * gap
+    y_GO = F.linear(x_GD[:rows], weight_SOD[0], layer.bias)
+    for tap in range(1, taps):
+        y_GO = torch.addmm(y_GO, x_GD[tap * dilation : tap * dilation + rows], weight_SOD[tap].T)
+    return packing.unpack(y_GO.index_select(0, place_R - gap))
 
 
 def topk_mean(score_BTK: Tensor, mask_BT: Tensor, ratio: int, up: bool = False) -> Tensor:
@@ -82,11 +157,13 @@ class LocalAttention(nn.Module):
         self.project_out = nn.Linear(width, width)
         self.offset_bias_HW = nn.Parameter(torch.zeros(heads, 2 * window + 1)) if window else None
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        B, T, D = x_BTD.shape
+    def forward(self, x_RD: Tensor, packing: Packing) -> Tensor:
+        mask_BT, D = packing.mask_BT, x_RD.shape[-1]
+        B, T = mask_BT.shape
         if not self.window:
-            x_BTD = x_BTD + sinusoids(T, D).to(x_BTD)
-        qkv = self.project_in(x_BTD).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+            x_RD = x_RD + sinusoids(T, D).to(x_RD)[packing.place_R % T]
+        qkv_BTE = packing.unpack(self.project_in(x_RD))
+        qkv = qkv_BTE.view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
         query_BHTK, key_BHTK, value_BHTK = qkv
         if self.window:
             out_BHTK = self._within_window(query_BHTK, key_BHTK, value_BHTK, mask_BT)
@@ -94,7 +171,7 @@ class LocalAttention(nn.Module):
             out_BHTK = F.scaled_dot_product_attention(
                 query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_BT[:, None, None, :]
             )
-        return self.project_out(out_BHTK.transpose(1, 2).reshape(B, T, D))
+        return self.project_out(packing.pack(out_BHTK.transpose(1, 2).reshape(B, T, D)))
 
     def _within_window(self, query_BHTK: Tensor, key_BHTK: Tensor, value_BHTK: Tensor, mask_BT: Tensor) -> Tensor:
         B, H, T, K = query_BHTK.shape
@@ -144,6 +221,6 @@ class TransformerBlock(nn.Module):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.dropout(self.attention(self.norm_attention(x_BTD), mask_BT))
-        return x_BTD + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x_BTD)))))
+    def forward(self, x_RD: Tensor, packing: Packing) -> Tensor:
+        x_RD = x_RD + self.dropout(self.attention(self.norm_attention(x_RD), packing), packing)
+        return x_RD + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x_RD)))), packing)

@@ -16,7 +16,7 @@ from feature_extraction.networks.clip import FrozenClip
 from feature_extraction.seal import check_archive
 from wtal.config.models import VLPSettings
 from wtal.models.branch import Branch, BranchOutput, squash
-from wtal.models.layers import TransformerBlock, topk_mean
+from wtal.models.layers import Packing, TransformerBlock, topk_mean
 
 
 class VLP(Branch):
@@ -57,8 +57,12 @@ class VLP(Branch):
         """`text_CD`: what `class_texts` returned; none: made here."""
         text_CD = self.class_texts() if text_CD is None else text_CD
         hidden_BTD = F.normalize(feature_BTD, dim=-1) * self.input_length
-        for block in self.blocks:
-            hidden_BTD = block(hidden_BTD, mask_BT)
+        if self.blocks:
+            packing = Packing(mask_BT)
+            hidden_RD = packing.pack(hidden_BTD)
+            for block in self.blocks:
+                hidden_RD = block(hidden_RD, packing)
+            hidden_BTD = packing.unpack(hidden_RD)
         # bf16 keeps a cosine to 1/256, which CLIP's scale of 100 would make 0.4 of a logit
         precise = torch.promote_types(hidden_BTD.dtype, torch.float32)
         with torch.autocast(hidden_BTD.device.type, enabled=False):

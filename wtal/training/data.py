@@ -86,7 +86,8 @@ class TrainingVideos:
                 stream_TD = read[name]
                 if name not in feature:
                     feature[name] = torch.zeros(len(here), longest, stream_TD.shape[1])
-                feature[name][slot, : len(index)] = torch.from_numpy(stream_TD[place].astype(np.float32))
+                # copied, for torch wants no read-only memory; then widened on the way into the batch
+                feature[name][slot, : len(index)] = torch.from_numpy(np.array(stream_TD[place]))
         return Batch(feature, mask_BT[rows], mask_BT, torch.from_numpy(self.label_NC[videos]), videos, snippets)
 
 

@@ -144,8 +144,11 @@ class SlicedPass:
             row += size
         for gradients in self.processes.in_order(slices):
             for leaf, gradient in zip(leaves, gradients, strict=True):
-                if gradient is not None:
-                    leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad.add_(gradient)
+                if gradient is not None and leaf.grad is None:
+                    # laid out as the leaf, as backward() would have it: the fused optimisers go by memory order
+                    leaf.grad = torch.empty_like(leaf).copy_(gradient)
+                elif gradient is not None:
+                    leaf.grad.add_(gradient)
         if through_made and self.made_leaf.grad is not None:
             self.made.backward(self.made_leaf.grad)
 

@@ -81,7 +81,8 @@ def make_student(
     """A branch with Adam on its trainable weights, the exponents' own optimiser where it has some, and with `averaged`
     a moving average."""
     ordinary, _ = parameter_groups(branch)
-    optimizers = [ALGORITHMS[algorithm](ordinary, lr=lr, weight_decay=weight_decay)]
+    # fused: weights and moments are read and written once a step
+    optimizers = [ALGORITHMS[algorithm](ordinary, lr=lr, weight_decay=weight_decay, fused=True)]
     if exponents := make_exponent_optimizer(branch):
         optimizers.append(exponents)
     average = copy.deepcopy(branch).requires_grad_(False) if averaged else None

@@ -1,6 +1,6 @@
 """The main CBP branch: a backbone, a linear frame classifier, and a pooling head that makes the video score.
 
-Legend: B videos, T snippets, D input width, W feature width, C classes.
+Legend: B videos, T snippets, D input width, W feature width, C classes, R real snippets.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from wtal.config.models import CBPSettings
 from wtal.models.branch import Branch, BranchOutput, Inputs, squash
-from wtal.models.layers import BatchDropout, MaskedConv1d, TransformerBlock
+from wtal.models.layers import BatchDropout, MaskedConv1d, Packing, TransformerBlock, convolve
 from wtal.models.losses import bag_cross_entropy, bag_instance_loss, binary_bag_loss
 from wtal.models.pooling.head import Pooled, PoolingHead, make_pooling
 
@@ -102,10 +102,11 @@ class TransformerBackbone(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        x_BTW = self.project(self.dropout_in(x_BTD))
+        packing = Packing(mask_BT)
+        x_RW = self.project(packing.pack(self.dropout_in(x_BTD)))
         for block in self.blocks:
-            x_BTW = block(x_BTW, mask_BT)
-        return self.dropout_out(self.norm(x_BTW))
+            x_RW = block(x_RW, packing)
+        return self.dropout_out(packing.unpack(self.norm(x_RW)))
 
 
 class ConvolutionBackbone(nn.Module):
@@ -135,6 +136,6 @@ class MultiScaleBackbone(nn.Module):
         self.join = nn.Linear(width * len(dilations), width)
 
     def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        x_BDT = (self.dropout_in(x_BTD) * mask_BT[..., None]).transpose(1, 2)
-        scales_BST = torch.cat([convolution(x_BDT) for convolution in self.convolutions], dim=1)
-        return self.dropout_out(F.relu(self.join(F.relu(scales_BST.transpose(1, 2)))))
+        x_BTD = self.dropout_in(x_BTD)
+        scales_BTS = torch.cat([convolve(layer, x_BTD, mask_BT) for layer in self.convolutions], dim=-1)
+        return self.dropout_out(F.relu(self.join(F.relu(scales_BTS))))
