@@ -130,6 +130,12 @@ class FrozenClip:
         """The factor on cosine similarities: 1 / temperature, exponentiated already."""
         return float(self.model.logit_scale.detach().exp().mean())
 
+    @property
+    def causal(self) -> bool:
+        """Whether a text's positions see those before them alone."""
+        mask_LL = self._tower().attn_mask
+        return mask_LL is not None and torch.equal(mask_LL < 0, torch.ones_like(mask_LL).triu(1) > 0)
+
     def to(self, device: torch.device | str) -> "FrozenClip":
         """Move the weights; returns itself."""
         self.model.to(device)

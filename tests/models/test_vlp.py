@@ -50,8 +50,15 @@ def test_no_prompts_is_the_plain_class_name(clip):
     torch.testing.assert_close(prompts(), expected, atol=1e-5, rtol=1e-4)
 
 
-def test_prompts_stand_before_and_after_the_name(clip):
+@pytest.mark.parametrize("looks_back", [True, False])
+def test_prompts_stand_before_and_after_the_name(clip, monkeypatch, looks_back):
+    """As in texts of the whole context, of which nothing behind the end is worked on where attention looks back."""
     torch.manual_seed(1)
+    if not looks_back:
+        monkeypatch.setitem(clip._tower()._buffers, "attn_mask", None)
+    read = []
+    whole = clip.encode_embeddings
+    monkeypatch.setattr(clip, "encode_embeddings", lambda x, end: read.append(x.shape[1]) or whole(x, end))
     prompts = LearnedPrompts(clip, NAMES, 3)
     tokens = clip.tokenize([spaced(name) for name in NAMES])
     embedding = clip.token_embeddings(tokens)
@@ -63,6 +70,7 @@ def test_prompts_stand_before_and_after_the_name(clip):
         ends.append(len(text) - 1)
     expected = clip.encode_embeddings(torch.stack(rows), torch.tensor(ends))
     torch.testing.assert_close(prompts(), expected)
+    assert read[-1] == (max(ends) + 1 if looks_back else 77)
     assert prompts.before_PW.std().item() == pytest.approx(0.01, rel=0.5)
 
 

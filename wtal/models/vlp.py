@@ -126,13 +126,15 @@ class LearnedPrompts(nn.Module):
 
     def forward(self) -> Tensor:
         """Class embeddings `[C, D]`, not normalised."""
-        length, context = len(self.before_PW), self.embedding_CLW.shape[1]
-        rows, eot = [], []
+        length = len(self.before_PW)
+        eot = [end + 2 * length for end in self.ends]
+        # what stands behind the end mark is not read, and changes nothing before it where attention looks back alone
+        positions = max(eot) + 1 if self._frozen[0].causal else self.embedding_CLW.shape[1]
+        rows = []
         for embedding_LW, end in zip(self.embedding_CLW, self.ends, strict=True):
             parts = [embedding_LW[:1], self.before_PW, embedding_LW[1:end], self.after_PW, embedding_LW[end : end + 1]]
             text_LW = torch.cat(parts)
-            rows.append(torch.cat([text_LW, text_LW.new_zeros(context - len(text_LW), text_LW.shape[1])]))
-            eot.append(end + 2 * length)
+            rows.append(torch.cat([text_LW, text_LW.new_zeros(positions - len(text_LW), text_LW.shape[1])]))
         return self._frozen[0].encode_embeddings(torch.stack(rows), torch.tensor(eot, device=self.before_PW.device))
 
 
