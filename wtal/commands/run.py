@@ -83,7 +83,7 @@ def announce(config: Config) -> None:
 
     if config.data.videos:
         wanted = extraction_plan(config.data.videos, config.data.features, config.extraction, resolve=resolve)
-        print(f"to do: extract: {wanted.text(False).splitlines()[-1]}", file=sys.stderr)
+        print(f"to do: extract: {wanted.summary()}", file=sys.stderr)
     phases = [phase for phase in plan(config.schedule) if phase.steps]
     done = max((record["step"] for record in RunFolder(Path(config.out)).records()), default=0)
     steps = f"{phases[-1].end} steps in {len(phases)} phases" + (f", {done} of them done" if done else "")
