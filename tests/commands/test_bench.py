@@ -56,8 +56,15 @@ def test_a_training_step_of_each_phase_is_a_row(bench, monkeypatch):
     monkeypatch.setattr("wtal.commands.bench_stages.measure.PRODUCT", 64)
     monkeypatch.setattr("wtal.commands.bench_stages.training.DIMS", {"rgb": 8, "flow": 8, "clip": 512})
     monkeypatch.setattr("wtal.commands.bench_stages.training.BRANCHES", ("transformer",))
+    text = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
+    monkeypatch.setattr("wtal.commands.bench_stages.training.TEXT", text)
     named = [row.what.split(",")[:2] for row in by_name.STAGES["training"](bench)]
-    assert named == [["transformer", " warmup"], ["VLP", " B"], ["transformer", " F"]]
+    assert named == [
+        ["transformer", " warmup"],
+        ["VLP", " B"],
+        ["VLP with learnt prompts", " B"],
+        ["transformer", " F"],
+    ]
 
 
 def test_the_page_says_fraction_and_ratio():

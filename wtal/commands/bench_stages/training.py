@@ -1,8 +1,10 @@
-"""Training steps at THUMOS14's widths, and scoring with what they train.
+"""Training steps at THUMOS14's widths, and scoring with what they train. The VLP branch with fixed texts, and with
+learnt prompts through a text tower of CLIP's size and random weights.
 
 The features are random numbers: 2 x 1024 wide for a CBP branch, 512 for the VLP branch, lengths as THUMOS14's.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from feature_extraction.networks.clip import load_clip
 from feature_extraction.store.stream import create_stream
 from wtal.commands.bench_stages.measure import Bench, Row, flops_of
 from wtal.config.load import Config
@@ -18,6 +21,7 @@ from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_acti
 from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import score_videos
 from wtal.models.build import CBP_BRANCHES, build_branches
+from wtal.models.vlp import LearnedPrompts
 from wtal.training.folder import RunFolder
 from wtal.training.processes import Processes
 from wtal.training.quality import PhaseQuality, Tracker
@@ -29,6 +33,8 @@ from wtal.training.trainer import Trainer, make_student
 CLASSES = tuple(f"class {i:02d}" for i in range(20))
 BRANCHES = tuple(name for name in CBP_BRANCHES if name != "spatial")
 """Those that take one feature a snippet."""
+TEXT = {"context_length": 77, "vocab_size": 49408, "width": 512, "heads": 8, "layers": 12}
+"""The text tower of CLIP ViT-B."""
 DIMS = {"rgb": 1024, "flow": 1024, "clip": 512}
 
 
@@ -92,8 +98,22 @@ def training(bench: Bench) -> Iterator[Row]:
     for name in BRANCHES:
         trainer, _ = make_trainer(bench, name)
         for phase in plan(trainer.config.schedule):
-            if phase.kind != "B" or name == "transformer":  # B steps train the VLP branch, whatever the CBP branch is
-                yield _step(bench, trainer, phase, "VLP" if phase.kind == "B" else name)
+            if phase.kind != "B":
+                yield _step(bench, trainer, phase, name)
+            elif name == "transformer":  # B steps train the VLP branch, whatever the CBP branch is
+                yield _step(bench, trainer, phase, "VLP")
+                learn_prompts(bench, trainer)
+                yield _step(bench, trainer, phase, "VLP with learnt prompts")
+
+
+def learn_prompts(bench: Bench, trainer: Trainer) -> None:
+    """Give the VLP branch learnt prompts in place of its fixed texts."""
+    seen = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64}  # nothing is shown to the image tower
+    config = bench.folder / "clip.json"
+    config.write_text(json.dumps({"embed_dim": DIMS["clip"], "vision_cfg": seen, "text_cfg": TEXT}), encoding="utf-8")
+    branch = trainer.students["vlp"].branch
+    branch.branch.text = LearnedPrompts(load_clip(str(config), None), CLASSES, trainer.config.vlp.prompt_length)
+    trainer.students["vlp"] = make_student(branch.to(bench.device), 1e-4, 0.0, False)
 
 
 def _step(bench: Bench, trainer: Trainer, phase: Phase, branch: str) -> Row:
