@@ -14,24 +14,17 @@ only what is missing.
 Legend: T snippets, F frames, P places, G = sqrt(P), C classes.
 """
 
-import argparse
-import json
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import numpy as np  # noqa: E402
-from tqdm import tqdm  # noqa: E402
+from seeded_rows import Figures, Results, compare, markdown, named_config, parser_of  # noqa: E402
 
-from feature_extraction.errors import UserError  # noqa: E402
-from feature_extraction.files import hash8, read_json  # noqa: E402
-from wtal.config.load import Config, load_config  # noqa: E402
-from wtal.config.strict import plain  # noqa: E402
+from feature_extraction.files import read_json  # noqa: E402
 
 ATTENTIONAL = ("cbp.pooling.name=attentional", "cbp.pooling.space=prob")
 VARIANTS: dict[str, tuple[str, ...]] = {
@@ -49,16 +42,6 @@ SETTINGS = (
 FIGURES = {
     "map": "video mAP", "attention": "bottom-up map inside", "evidence": "evidence inside", "area": "area of the box",
 }  # fmt: skip
-
-
-def config_of(world: Path, store: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -> Config:
-    """The configuration of one run, in a folder named by what it follows from."""
-    settings = [
-        f"data.annotations={world / 'annotations.json'}", f"data.features={store}", *SETTINGS, *VARIANTS[variant],
-        *more, f"seed={seed}", "training.threads=1", "training.checkpoint_steps=10000",
-    ]  # fmt: skip
-    name = hash8(plain(load_config("sandbox", settings)))
-    return load_config("sandbox", [*settings, f"out={out / name}"])
 
 
 def coverage(box_F4: np.ndarray, snippets: int, window: int, stride: int, side: int) -> np.ndarray:
@@ -80,7 +63,7 @@ def inside(weight_TP: np.ndarray, covered_TP: np.ndarray) -> float:
     return float(((weight_TP * covered_TP).sum(axis=1)[shown] / total_T[shown]).mean()) if shown.any() else float("nan")
 
 
-def run(world: Path, store: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -> dict[str, float]:
+def run(world: Path, store: Path, out: Path, more: tuple[str, ...], variant: str, seed: int) -> Figures:
     """Train one row with one seed where that is not done, and measure it on the test videos."""
     from wtal.config.sandbox import SandboxSettings
     from wtal.config.strict import build
@@ -93,7 +76,8 @@ def run(world: Path, store: Path, variant: str, seed: int, out: Path, more: tupl
     from wtal.runs.localizer import Localizer
     from wtal.training.run import train
 
-    config = config_of(world, store, variant, seed, out, more)
+    inputs = (f"data.annotations={world / 'annotations.json'}", f"data.features={store}")
+    config = named_config("sandbox", [*inputs, *SETTINGS, *VARIANTS[variant], *more], seed, out)
     folder, _ = train(config)
     annotations, features = load_annotations(config.data), open_features(config.data)
     truth = annotations.subset(*config.data.test_subset)
@@ -117,47 +101,19 @@ def run(world: Path, store: Path, variant: str, seed: int, out: Path, more: tupl
     return {"map": video_score_map(truth, scores, annotations.classes).mAP, **known}
 
 
-def summary(values: list[float]) -> str:
-    """Mean and sample standard deviation in percent; nothing for what was not measured."""
-    values = [value for value in values if not np.isnan(value)]  # no evidence anywhere
-    if not values:
-        return ""
-    spread = f"{100 * np.std(values, ddof=1):.1f}" if len(values) > 1 else "–"
-    return f"{100 * np.mean(values):.1f} ± {spread}"
+def table(results: Results) -> str:
+    """Markdown, percent."""
+    return "\n".join(markdown(results, FIGURES, digits=1, factor=100))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, list(VARIANTS))
     parser.add_argument("world", type=Path, help="folder of the rendered sandbox")
     parser.add_argument("store", type=Path, help="its features with a grid")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all rows share")
-    parser.add_argument("--out", type=Path, required=True, help="folder of runs")
-    parser.add_argument("--only", nargs="+", metavar="ROW", default=list(VARIANTS), help="rows (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once, one thread each")
-    parser.add_argument("--json", action="store_true", help="every run's figures as JSON")
     options = parser.parse_args()
-    if unknown := [name for name in options.only if name not in VARIANTS]:
-        parser.error(f"unknown row {unknown[0]!r}; there are: {', '.join(VARIANTS)}")
-    results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in options.only}
-    tasks = [(name, seed) for seed in options.seeds for name in options.only]
     more = tuple(options.overrides)
-    try:
-        with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(run, options.world, options.store, *task, options.out, more): task for task in tasks}
-            for future in tqdm(as_completed(futures), total=len(futures), disable=None, unit="run"):
-                name, seed = futures[future]
-                results[name][seed] = future.result()
-    except UserError as error:
-        parser.error(str(error))
-    if options.json:
-        print(json.dumps(results, indent=1))
-        return 0
-    lines = ["| | " + " | ".join(FIGURES.values()) + " |", "|---" * (len(FIGURES) + 1) + "|"]
-    for name, by_seed in results.items():
-        cells = [summary([r[key] for r in by_seed.values() if key in r]) for key in FIGURES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    print("\n".join(lines))
+    compare(parser, options, partial(run, options.world, options.store, options.out, more), table)
     return 0
 
 
