@@ -34,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", default="thumos14_simulated")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--plug-in-share", type=int, default=1, help="as of `wtal ablate`")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
     # (rule, row) -> world -> seed -> its figures
@@ -46,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             overrides += [f"vlp.text_embeddings={folder / 'text.npz'}", *options.overrides]
             for table in options.tables:
                 runs = folder / f"ablate-{Path(options.config).stem}"
-                made = run_table(table, options.config, overrides, options.seeds, runs, options.jobs, options.rules)
+                asked = (options.seeds, runs, options.jobs, options.rules, options.plug_in_share)
+                made = run_table(table, options.config, overrides, *asked)
                 for row in made["rows"]:
                     cells.setdefault((row["rule"], row["name"]), {})[world] = row["seeds"]
     except UserError as error:

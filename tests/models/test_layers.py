@@ -12,6 +12,7 @@ from wtal.models.layers import (
     Packing,
     TransformerBlock,
     convolve,
+    convolve_rows,
     place_in_batch,
 )
 
@@ -116,6 +117,17 @@ def test_a_packed_convolution_is_torchs_of_each_video_alone(taps, dilation):
     got = torch.autograd.grad((out * weight).sum(), leaves)
     expected = torch.autograd.grad((torch.cat(wanted) * weight[mask]).sum(), leaves)
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("taps", [1, 3, 5])
+def test_a_convolution_of_rows_is_torchs(taps):
+    layer = torch.nn.Conv1d(4, 3, taps, padding=taps // 2).double()
+    x, weight = torch.randn(3, 9, 4, dtype=torch.float64, requires_grad=True), torch.randn(3, 9, 3)
+    out, wanted = convolve_rows(layer, x), layer(x.transpose(1, 2)).transpose(1, 2)
+    torch.testing.assert_close(out, wanted, atol=1e-13, rtol=1e-13)
+    leaves = [x, layer.weight, layer.bias]
+    got, expected = (torch.autograd.grad((each * weight).sum(), leaves) for each in (out, wanted))
+    torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_packing_is_undone_and_its_gradient_too():

@@ -194,6 +194,28 @@ def test_a_lost_checkpoint_of_a_phase_is_not_made_up(make_config):
     assert not (run.checkpoints / "B1.pt").exists() and run.metrics.read_bytes() == log
 
 
+def test_a_kill_between_the_last_state_and_the_last_phases_file(make_config, monkeypatch):
+    """The state stands at the end, so that whoever finds the phase's file finds all of it; the next call writes it."""
+    whole, _ = train(make_config("whole"))
+
+    def killed(self, phase):
+        if phase is self.phases[-1]:
+            raise KeyboardInterrupt
+        return original(self, phase)
+
+    original = Trainer._save_end
+    monkeypatch.setattr(Trainer, "_save_end", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_config("cut"))
+    monkeypatch.undo()
+    cut, _ = train(make_config("cut"))
+    files = {path.name for path in whole.checkpoints.iterdir()}
+    assert {path.name for path in cut.checkpoints.iterdir()} == files
+    for name in sorted(files):
+        assert (cut.checkpoints / name).read_bytes() == (whole.checkpoints / name).read_bytes(), name
+    assert cut.metrics.read_bytes() == whole.metrics.read_bytes()
+
+
 @pytest.mark.parametrize(
     "damage",
     [b"", b"text\n", {"other": 1}, [1, 2], {"step": 3, "students": {"cbp": {}}}, {"step": 3, "students": [1]}],

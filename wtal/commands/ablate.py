@@ -23,6 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a frame's score is, for all rows alike; both: probability and minmax (default: both for "
         "table3, else inference.rule)",
     )
+    parser.add_argument(
+        "--plug-in-share",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train CO2-Net, UM and DELU for 1/N of their published steps, at N times their rate (default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 
 
@@ -37,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
     out = options.out or Path("runs") / f"ablate-{Path(options.config).stem}"
     wanted = options.rules or ("both" if options.table == "table3" else None)
     rules = {None: (), "both": ("probability", "minmax"), "all": RULES}.get(wanted, (wanted,))
-    table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs, rules)
+    share = options.plug_in_share
+    table = run_table(options.table, options.config, options.overrides, options.seeds, out, options.jobs, rules, share)
     print(json.dumps(table, indent=1) if options.json else markdown(table), end="\n" if options.json else "")
     if phrase := left_out_phrase(table):
         raise PartialFailure(f"{options.table}: {phrase}; to have them too, extract them and choose another --out")

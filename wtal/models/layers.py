@@ -129,6 +129,21 @@ def convolve(layer: nn.Conv1d, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
     return packing.unpack(y_GO.index_select(0, place_R - gap))
 
 
+def convolve_rows(layer: nn.Conv1d, x_BTD: Tensor) -> Tensor:
+    """What `layer` (same length out as in, no dilation) makes of each row alone, padding like any snippet: `[B, T, O]`.
+
+    One matrix product a tap, as `convolve`, for networks whose code convolves over padding too.
+    """
+    taps, (B, T, _) = layer.kernel_size[0], x_BTD.shape
+    gap = taps // 2
+    x_GD = F.pad(x_BTD, (0, 0, gap, gap)).flatten(0, 1) if gap else x_BTD.flatten(0, 1)
+    rows = len(x_GD) - 2 * gap
+    y_GO = F.linear(x_GD[:rows], layer.weight[..., 0], layer.bias)
+    for tap in range(1, taps):
+        y_GO = torch.addmm(y_GO, x_GD[tap : tap + rows], layer.weight[..., tap].T)
+    return F.pad(y_GO, (0, 0, 0, 2 * gap)).unflatten(0, (B, T + 2 * gap))[:, :T] if gap else y_GO.unflatten(0, (B, T))
+
+
 def topk_mean(score_BTK: Tensor, mask_BT: Tensor, ratio: int, up: bool = False) -> Tensor:
     """Mean over time of the largest `max(1, T // ratio)` scores (`up`: rounded up), T each video's length: `[B, K]`."""
     masked_BTK = score_BTK.masked_fill(~mask_BT[..., None], float("-inf"))

@@ -138,6 +138,10 @@ class Trainer:
 
     def _is_done(self, phase: Phase) -> bool:
         file = self._checkpoint(phase)
+        unwritten = not file.is_file() and phase.first < self.step == phase.end
+        self.processes.wait()  # for all to have looked
+        if unwritten:
+            self._save_end(phase)  # a kill came before it; the weights of now are still those at its end
         done = file.is_file() and self.step >= phase.end
         if not done and self.step > phase.first and self.step >= phase.end:
             # the weights at its end are gone; those of now would be taken for them
@@ -343,10 +347,15 @@ class Trainer:
         if learnt := student.branch.learnt():
             record |= learnt | {"deviation": self.quality.deviations(student.branch, self.device)}
         self._log(record)
+        # in this order: where the file of the last phase is there, nothing is left to do
+        self._save("last")
+        self._save_end(phase)
+
+    def _save_end(self, phase: Phase) -> None:
         if self.processes.first:
             weights = {name: student.branch.state_dict() for name, student in self.students.items()}
             save_checkpoint(self._checkpoint(phase), {"step": self.step, **weights})
-        self._save("last")
+        self.processes.wait()
 
     def _log(self, record: dict[str, Any]) -> None:
         if self.processes.first:

@@ -56,6 +56,19 @@ def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world
     assert ours.out != variant_config(base, TABLES["table3"][-1], 1, world / "ablate").out
 
 
+@pytest.mark.parametrize("table", ["table6", "fairness"])
+def test_a_share_of_the_published_steps_has_a_rate_that_many_times_as_high(table, config_file, world):
+    base, published = load_config(config_file), {"co2net": (5000, 5e-5), "um": (10000, 1e-4), "delu": (5000, 5e-5)}
+    for variant in TABLES[table]:
+        whole, tenth = (variant_config(base, variant, 0, world, share) for share in (1, 10))
+        if (name := whole.cbp.name) in published:
+            assert (whole.schedule.warmup_steps, whole.optimizer.lr) == published[name]
+            assert tenth.schedule.warmup_steps * 10 == published[name][0]
+            assert tenth.optimizer.lr == pytest.approx(10 * published[name][1]) and tenth.out != whole.out
+        else:
+            assert tenth == whole
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_variant_is_a_valid_configuration(table, config_file, world):
     base = load_config(config_file)
@@ -103,6 +116,9 @@ def test_bad_requests_are_named(config_file, world):
         run_table("table4", config_file, [], [], world, 1)
     with pytest.raises(UserError, match="seed is given twice"):
         run_table("table4", config_file, [], [0, 1, 0], world, 1)
+    for share in (0, 3):
+        with pytest.raises(UserError, match=f"share of 1/{share} of the published steps is no whole number"):
+            run_table("table6", config_file, [], [0], world, 1, plug_in_share=share)
 
 
 QUICK = ["schedule.warmup_steps=2", "schedule.rounds=1", "schedule.b_steps=2", "schedule.f_steps=2"]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from feature_extraction.errors import UserError
 from wtal.config.models import CBPSettings, ConsensusSettings
 from wtal.models.branch import Branch, BranchOutput, Inputs, attended
-from wtal.models.layers import BatchDropout, topk_mean
+from wtal.models.layers import BatchDropout, convolve_rows, topk_mean
 
 
 class Conv(nn.Module):
@@ -27,7 +27,7 @@ class Conv(nn.Module):
         self.activate = activate
 
     def forward(self, x_BDT: Tensor) -> Tensor:
-        y_BDT = self.layer(x_BDT)
+        y_BDT = convolve_rows(self.layer, x_BDT.transpose(1, 2)).transpose(1, 2)
         return F.leaky_relu(y_BDT, 0.2) if self.activate else y_BDT
 
 

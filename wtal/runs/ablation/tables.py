@@ -38,6 +38,8 @@ class Variant:
     """Settings changed for inference alone."""
     as_long: bool = False
     """Whether its warm-up has as many steps as the configuration's CBP branch has in all its phases."""
+    plug_in: bool = False
+    """Whether its CBP branch is trained by the recipe of `PLUG_INS`, which may be shortened."""
 
     def by(self, rule: str) -> tuple[str, ...]:
         """Its settings of inference when scored by `rule`."""
@@ -142,8 +144,8 @@ TABLES: dict[str, list[Variant]] = {
             variant
             for title, recipe in PLUG_INS.items()
             for variant in (
-                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
-                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0]), plug_in=True),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0]), plug_in=True),
             )
         ),
         Variant("transformer", ("cbp.name=transformer",), row="cbp_warmup"),
@@ -161,17 +163,18 @@ TABLES: dict[str, list[Variant]] = {
             variant
             for title, recipe in PLUG_INS.items()
             for variant in (
-                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0])),
+                Variant(title, _recipe(*recipe), "cbp_warmup", _inference(recipe[0]), plug_in=True),
                 *(
                     Variant(
                         f"{title}, CLIP {said}",
                         (*ALONE, f"cbp.early_fusion={fusion}", *_recipe(*recipe)),
                         "cbp_warmup",
                         _inference(recipe[0]),
+                        plug_in=True,
                     )
                     for said, fusion in FUSED.items()
                 ),
-                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0])),
+                Variant(f"{title} in the framework", _recipe(*recipe), "ours", _inference(recipe[0]), plug_in=True),
             )
         ),
     ],
@@ -230,10 +233,12 @@ def run_table(
     out: Path,
     jobs: int,
     rules: Sequence[str] = (),
+    plug_in_share: int = 1,
 ) -> AblationTable:
     """Train and measure what is missing of a table, which is also written to `out`.
 
-    All rows are scored by one of `rules` after the other; none: by `inference.rule`.
+    All rows are scored by one of `rules` after the other; none: by `inference.rule`. The warm-up of CO2-Net, UM and
+    DELU has one `plug_in_share`th of the published steps, at a rate that many times as high.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
     Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
@@ -246,11 +251,22 @@ def run_table(
     if len(set(seeds)) < len(seeds):
         raise UserError(f"a seed is given twice ({', '.join(map(str, seeds))}): it would count as two trainings")
     base = load_config(config_name, overrides)
-    configs = {(v.name, seed): variant_config(base, v, seed, out) for v in TABLES[name] for seed in seeds}
+    if plug_in_share < 1 or any(steps % plug_in_share for _, steps, *_ in PLUG_INS.values()):
+        raise UserError(f"a share of 1/{plug_in_share} of the published steps is no whole number; for example 10")
+    configs = {
+        (variant.name, seed): variant_config(base, variant, seed, out, plug_in_share)
+        for variant in TABLES[name]
+        for seed in seeds
+    }
     _check_rows(name, TABLES[name], configs)
     rules = rules or (base.inference.rule,)
     left_out = run_all(list(jobs_of(TABLES[name], configs, rules).values()), jobs, name)
     table = collect(name, TABLES[name], base, configs, rules, left_out)
+    if plug_in_share > 1 and any(variant.plug_in for variant in TABLES[name]):
+        table["legend"] += (
+            f" {', '.join(PLUG_INS)}: 1/{plug_in_share} of the published steps of their warm-up, at a rate "
+            f"{plug_in_share} times as high."
+        )
     sweep_parts(out)
     write_json(out / f"{name}.json", table)
     for suffix, text in (("md", markdown(table)), ("csv", table.to_frame().to_csv())):
@@ -259,12 +275,15 @@ def run_table(
     return table
 
 
-def variant_config(base: Config, variant: Variant, seed: int, out: Path) -> Config:
+def variant_config(base: Config, variant: Variant, seed: int, out: Path, plug_in_share: int = 1) -> Config:
     """A variant's configuration, with a run folder named by the hash of everything that shapes its training."""
     own = [*variant.train, f"seed={seed}", "training.threads=1"]
     if variant.as_long:
         own.append(f"schedule.warmup_steps={sum(p.steps for p in plan(base.schedule) if p.kind != 'B')}")
     changed = build(Config, override(plain(base), own))
+    if variant.plug_in and plug_in_share > 1:
+        steps, lr = changed.schedule.warmup_steps // plug_in_share, changed.optimizer.lr * plug_in_share
+        changed = build(Config, override(plain(changed), [f"schedule.warmup_steps={steps}", f"optimizer.lr={lr!r}"]))
     return build(Config, {**plain(changed), "out": str(out / "runs" / shaping_hash(changed))})
 
 
