@@ -47,11 +47,12 @@ NOISE = 0.25
 class View:
     """One stream of a world: how latents become its features."""
 
-    def __init__(self, out: Path, name: str, world: World, seed: int, model: int = 1) -> None:
-        """`model`: number of the network behind the stream; each sees the same scenes in its own way."""
+    def __init__(self, out: Path, name: str, world: World, seed: int, model: int = 1, narrow: int = 1) -> None:
+        """`model`: number of the network behind the stream; each sees the same scenes in its own way. `narrow` divides
+        the width."""
         rng = np.random.default_rng([seed, 2, model, list(WIDTHS).index(name)])
         self.name, self.model = name, model
-        width = WIDTHS[name] + 32 * (model - 1)
+        width = WIDTHS[name] // narrow + 32 * (model - 1)
         self.mapping_LD = rng.standard_normal((LATENT, width), np.float32)
         made = {"simulated": {**asdict(world.process), "world": seed, "model": model}}
         identity = {"fps": 25.0, "window": 16, "stride": 16, "dim": width, **made}
@@ -71,7 +72,9 @@ class View:
         self.stream.write(video.video_id, feature_TD.astype(np.float16), sidecar)
 
 
-def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int, clips: int = 1) -> None:
+def simulate(
+    annotations: AnnotationSet, out: Path, process: Process, seed: int, clips: int = 1, narrow: int = 1
+) -> None:
     """Write `out/features`, `out/annotations.json` and `out/text.npz`; videos that are there are skipped.
 
     With `clips` above 1 further CLIP-like streams of the same scenes, wider and with maps and noise of their own, and
@@ -79,8 +82,8 @@ def simulate(annotations: AnnotationSet, out: Path, process: Process, seed: int,
     """
     world = make_world(seed, process, annotations.classes)
     out.mkdir(parents=True, exist_ok=True)
-    views = [View(out, name, world, seed) for name in WIDTHS]
-    views += [View(out, "clip", world, seed, model) for model in range(2, clips + 1)]
+    views = [View(out, name, world, seed, narrow=narrow) for name in WIDTHS]
+    views += [View(out, "clip", world, seed, model, narrow) for model in range(2, clips + 1)]
     if clips > 1:
         print(*(view.stream.folder.name for view in views if view.name == "clip"))
     videos = {}
@@ -130,16 +133,19 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1, metavar="K", help="only every K-th video of each subset")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="numbers of `Process`, as scene=0.4")
     parser.add_argument("--clips", type=int, default=1, help="CLIP-like models (default 1)")
+    parser.add_argument("--narrow", type=int, default=1, metavar="K", help="streams a K-th as wide (for slow methods)")
     parser.add_argument("--premise", nargs=2, metavar=("TRAIN", "TEST"), help="subsets to check the premise on")
     parser.add_argument("--steps", type=int, default=300, help="warm-up steps of that check (default 300)")
     options = parser.parse_args()
     try:
         if options.world < 0:
             raise UserError(f"--world must not be negative, got {options.world}")
+        if options.narrow not in (1, 2, 4, 8):
+            raise UserError(f"--narrow must be 1, 2, 4 or 8, got {options.narrow}")
         process = build(Process, override(asdict(draw(options.world)), options.set))
         source = read_annotations(options.annotations, options.format)
         annotations = thin(source, options.subsets, options.classes, options.every)
-        simulate(annotations, options.out, process, options.world, options.clips)
+        simulate(annotations, options.out, process, options.world, options.clips, options.narrow)
         if options.premise:
             print(measure_premise(options.out, *options.premise, options.steps))
     except UserError as error:

@@ -124,6 +124,8 @@ def test_subsets_classes_and_videos_are_thinned_and_numbers_can_be_set(annotatio
     assert json.loads((tmp_path / "some/annotations.json").read_text())["database"].keys() == {"v0", "v1", "v2", "v4"}
     streams = ("rgb", some.stdout.split()[1])
     assert FeatureSet(tmp_path / "some/features", streams).dims == {"rgb": 256, "clip": 160}
+    assert simulate(annotations, tmp_path / "narrow", "--every", "8", "--narrow", "2").returncode == 0
+    assert FeatureSet(tmp_path / "narrow/features").dims == {"rgb": 128, "flow": 128, "clip": 64}
 
 
 def test_the_premise_is_a_table_of_both_branches(annotations, tmp_path):
@@ -140,6 +142,7 @@ def test_bad_input_is_named(annotations, tmp_path):
         (["--set", "nois=2"], "nois"),
         (["--every", "0"], "at least 1"),
         (["--world", "-1"], "negative"),
+        (["--narrow", "3"], "must be 1, 2, 4 or 8"),
         (["--subsets", "testing"], "testing"),
     )
     for options, message in bad:

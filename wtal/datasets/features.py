@@ -126,6 +126,13 @@ class FeatureSet:
         """Snippets of the video that all streams have."""
         return len(next(iter(self.read(video_id).values())))
 
+    def state(self, ids: Iterable[str]) -> list[tuple[int, int]]:
+        """Size (bytes) and time of change (nanoseconds) of the arrays of these videos, stream by stream: equal, where
+        no array has been written since."""
+        keys = [self._require(video_id) for video_id in ids]
+        found = (stream.array_path(key).stat() for stream in self.streams.values() for key in keys)
+        return [(each.st_size, each.st_mtime_ns) for each in found]
+
     def duration(self, video_id: str) -> float:
         """Seconds of the video, as the sidecar of the first stream says that is not resampled."""
         key = self._require(video_id)

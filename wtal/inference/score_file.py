@@ -89,9 +89,7 @@ class ScoreFile:
     def __getitem__(self, video_id: str) -> VideoScores:
         """Scores of a video. Raises `UserError` where there are none or where they are damaged; the first time, its
         numbers are compared with their hash (0.7 ms a megabyte)."""
-        if video_id not in self._videos:
-            raise UserError(f"{self.folder}: no scores of video {video_id!r}; run `wtal predict` first")
-        start, length, places, parts, fps, window, stride, duration, digest = self._videos[video_id]
+        start, length, places, parts, fps, window, stride, duration, digest = self._entry(video_id)
         shapes = self._shapes(length, places, parts)
         numbers = self._numbers(video_id, start, _bytes_of(shapes), digest)
         arrays, place = {}, 0
@@ -101,6 +99,11 @@ class ScoreFile:
         # a copy: who keeps the few numbers of a video shall not keep them all
         video_C = arrays.pop("video_C").copy()
         return VideoScores(video_C=video_C, grid=TimeGrid(fps, window, stride), duration=float(duration), **arrays)
+
+    def _entry(self, video_id: str) -> list[Any]:
+        if video_id not in self._videos:
+            raise UserError(f"{self.folder}: no scores of video {video_id!r}; run `wtal predict` first")
+        return self._videos[video_id]
 
     def _shapes(self, length: int, places: int, parts: str) -> dict[str, tuple[int, ...]]:
         of = {"T": length, "C": self._classes, "P": places}
@@ -125,6 +128,19 @@ class ScoreFile:
                 )
             self._whole.add(video_id)
         return np.frombuffer(held, dtype="<f4")
+
+    def fingerprint(self, ids: Iterable[str]) -> str:
+        """One hash of what made the scores of these videos and of the scores, which are compared with theirs.
+
+        Raises `UserError` as reading each of them does.
+        """
+        digest = hashlib.sha256(json.dumps([self.made, self._classes], sort_keys=True).encode())
+        for video_id in ids:
+            start, *shape, hash_of_numbers = self._entry(video_id)
+            if video_id not in self._whole:
+                self._numbers(video_id, start, _bytes_of(self._shapes(*shape[:3])), hash_of_numbers)
+            digest.update(json.dumps([video_id, *shape, hash_of_numbers]).encode())
+        return digest.hexdigest()
 
     def fits(self, made: Mapping[str, Any]) -> bool:
         """Whether what is there was made from this, and is all there."""

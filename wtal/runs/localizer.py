@@ -23,7 +23,7 @@ from tqdm import tqdm
 from feature_extraction.errors import UserError, reason_of
 from feature_extraction.networks.towers import pick_device
 from feature_extraction.progress import progress
-from wtal.config.inference import expand_assignments
+from wtal.config.inference import InferenceSettings, expand_assignments
 from wtal.config.load import Config, config_of_run
 from wtal.config.strict import assignments, build, override, plain
 from wtal.datasets.annotations import AnnotationSet, Detection
@@ -131,8 +131,12 @@ class Localizer:
 
     def detect_one(self, scores: VideoScores, labels: Collection[str] | None = None) -> list[Detection]:
         """Detections of one video; with `labels` of these classes, whatever the video scores say."""
-        # what is fused is fused already
-        return detect(scores, self.classes, replace(self.config.inference, fusion="none"), labels=labels)
+        return detect(scores, self.classes, self._unfused, labels=labels)
+
+    @functools.cached_property
+    def _unfused(self) -> InferenceSettings:
+        """The settings for scores that are fused already."""
+        return replace(self.config.inference, fusion="none")
 
     def score(self, row: str, features: FeatureSet, ids: Sequence[str]) -> Iterator[tuple[str, VideoScores]]:
         """Scores of a row as detection sees them: with the video classifier's classes, fused, as the settings say."""
@@ -190,6 +194,13 @@ class Localizer:
             missing = [video_id for video_id in ids if video_id not in file] if file.fits(made) else ids
             if missing:
                 file.extend(made, self._score(row, features, missing))
+
+    def fingerprint(self, row: str, ids: Sequence[str]) -> str:
+        """What was written of a row's scores of these videos, in a hash (`ScoreFile.fingerprint`).
+
+        Raises `UserError` for scores that are damaged or missing.
+        """
+        return self._file(row).fingerprint(ids)
 
     @functools.cached_property
     def sources(self) -> dict[str, RowSource]:

@@ -1,6 +1,6 @@
 """A run in one table: every row of the method measured on the evaluation videos, all by one rule of scores.
 
-Legend: T snippets, C classes.
+Legend: T snippets, C classes, K those that a video has instances of, H thresholds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from wtal.config.load import Config
-from wtal.datasets.annotations import AnnotationSet, labels_of, with_known_segments
+from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, labels_of, with_known_segments
 from wtal.datasets.detections import Detections
 from wtal.datasets.features import FeatureSet, available
 from wtal.datasets.splits import split
 from wtal.evaluation.classification import video_score_map
 from wtal.evaluation.detection.protocols import detection_map
-from wtal.evaluation.frame_miou import FrameCounts, frame_miou, rasterise
+from wtal.evaluation.frame_miou import FrameCounts, rasterise
 from wtal.evaluation.tables import percent, text_table
+from wtal.inference.scores import VideoScores
 from wtal.runs.localizer import Localizer
 from wtal.runs.rows import ROWS
 from wtal.training.distillation import ternary_labels
@@ -85,11 +86,12 @@ def measure(
         if detections is None:
             found.add(video_id, localizer.detect_one(scores))
         with_labels.add(video_id, localizer.detect_one(scores, video.labels))
-        mask_TC = rasterise(video.instances, scores.grid, len(scores.frame_TC), truth.classes)
-        called.add(video_id, mask_TC, scores.frame_TC > threshold)
+        mask_TK, frame_TK, own = _of_own_classes(video, scores, truth.classes)
+        called.add(video_id, mask_TK, frame_TK > threshold)
         by_video[video_id] = scores.video_C
-        label_C = np.isin(truth.classes, video.labels)
-        ternary.add(video_id, mask_TC, _pseudo_labels(config, scores.frame_TC, label_C))
+        ternary.add(
+            video_id, mask_TK, _pseudo_labels(config, frame_TK, np.array([name in video.labels for name in own]))
+        )
     tagged = {key: replace(video, labels=tuple(labels_of(video))) for key, video in truth.videos.items()}
     result, known = (
         detection_map(truth, each, config.evaluation.protocol, config.evaluation.tiou) for each in (found, with_labels)
@@ -120,14 +122,33 @@ def frame_threshold(localizer: Localizer, row: str, features: FeatureSet, traini
     """
     quality = []
     for video_id, scores in localizer.score(row, features, list(training.videos)):
-        instances = training.videos[video_id].instances
-        truth = {video_id: rasterise(instances, scores.grid, len(scores.frame_TC), training.classes)}
-        measured = [frame_miou(truth, {video_id: scores.frame_TC > threshold}) for threshold in THRESHOLDS]
-        quality.append(np.array([(each.foreground, each.background) for each in measured]))
+        mask_TK, frame_TK, _ = _of_own_classes(training.videos[video_id], scores, training.classes)
+        mask_TK, frame_TK = mask_TK[:, mask_TK.any(axis=0)], frame_TK[:, mask_TK.any(axis=0)]
+        called_HTK = frame_TK > THRESHOLDS[:, None, None]
+        quality.append(np.stack([_mean_iou(called_HTK, mask_TK), _mean_iou(~called_HTK, ~mask_TK)], axis=1))
     if not quality:
         return localizer.config.pseudo_labels.high
     # a side that is neither there nor called is right
     return float(THRESHOLDS[np.nan_to_num(quality, nan=1.0).mean(axis=(0, 2)).argmax()])
+
+
+def _of_own_classes(
+    video: VideoAnnotation, scores: VideoScores, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Truth and frame scores `[T, K]` of the classes that the video has instances of, and their names."""
+    there = {instance.label for instance in video.instances}
+    own_K = [c for c, name in enumerate(classes) if name in there]
+    own = [classes[c] for c in own_K]
+    return rasterise(video.instances, scores.grid, len(scores.frame_TC), own), scores.frame_TC[:, own_K], own
+
+
+def _mean_iou(called_HTK: np.ndarray, there_TK: np.ndarray) -> np.ndarray:
+    """Mean over the classes of intersection over union in time, `[H]`; without those that are neither there nor called,
+    NaN where that leaves none."""
+    union_HK, both_HK = ((pair(called_HTK, there_TK)).sum(axis=1) for pair in (np.logical_or, np.logical_and))
+    count_H = (union_HK > 0).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return (both_HK / np.maximum(union_HK, 1)).sum(axis=1) / count_H
 
 
 def _pseudo_labels(config: Config, frame_TC: np.ndarray, label_C: np.ndarray) -> np.ndarray:

@@ -1,19 +1,22 @@
 """`wtal predict` as functions: scores of a run's rows, detections of one of them, and their measure where truth is."""
 
+import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
 
 from feature_extraction.errors import PartialFailure
-from feature_extraction.files import write_sealed
+from feature_extraction.files import atomic_write, write_sealed
 from feature_extraction.store.ids import plain_id
 from wtal.datasets.detections import write_predictions
 from wtal.datasets.features import FeatureSet, open_features
 from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import measure, summary_of, videos_of
 from wtal.runs.new_videos import needed_streams
+from wtal.runs.remembered import Remembered, origin_of
 from wtal.runs.rows import rows_behind, without_signal
 from wtal.training.folder import RunFolder
 
@@ -39,17 +42,21 @@ def predict_run(run: RunFolder, out: Path, row: str, overrides: Sequence[str], s
         localizer.write(features, ids)
     detections = localizer.detections(localizer.stored(row, ids) if own_store else localizer.score(row, features, ids))
     own = own_store and not overrides
-    write_predictions(out, detections, details=f"wtal, row {row}")
     if own and row == "ours" and out.resolve() != run.predictions.resolve():
         write_predictions(run.predictions, detections, details=f"wtal, row {row}")
+        with open(run.predictions, "rb") as written, atomic_write(out) as stream:
+            shutil.copyfileobj(written, stream, 1 << 20)
+    else:
+        write_predictions(out, detections, details=f"wtal, row {row}")
     if own and videos.truth.videos:
         if skipped := without_signal(config):
             tqdm.write(f"not measured: {', '.join(skipped)} (no attention, which inference asks for)", sys.stderr)
-        rows = {
-            name: measure(localizer, name, features, videos, detections if name == row else None)
-            for name in localizer.sources
-            if name not in skipped
-        }
+        remembered, rows = Remembered(run.measured), {}
+        for name in localizer.sources:
+            if name not in skipped:
+                made = partial(measure, localizer, name, features, videos, detections if name == row else None)
+                rows[name] = remembered.figures(name, origin_of(localizer, name, features, videos), made)
+        remembered.save()
         write_sealed(run.summary, summary_of(config, videos.truth, rows))
     if missing:
         raise PartialFailure(

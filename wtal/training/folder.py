@@ -1,7 +1,7 @@
 """The run folder: what was asked (`config.yaml`), what it ran on (`manifest.json`), what happened (`metrics.jsonl`).
 
 runs/<name>/config.yaml  manifest.json  metrics.jsonl  checkpoints/  scores/<row>/  predictions.json
-            summary.json  report/index.html
+            summary.json  measured.json  report/index.html
 """
 
 import datetime
@@ -62,6 +62,11 @@ class RunFolder:
     @property
     def summary(self) -> Path:
         return self.path / "summary.json"
+
+    @property
+    def measured(self) -> Path:
+        """The figures of the rows with what they follow from (`wtal.runs.remembered`)."""
+        return self.path / "measured.json"
 
     def scores(self, row: str) -> Path:
         """Folder of the frame scores by one row of the method (`wtal.inference.score_file`)."""

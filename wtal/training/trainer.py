@@ -119,6 +119,7 @@ class Trainer:
         self.raw_vlp, self.quality, self.tracker = raw_vlp, quality, tracker
         self.processes, self.device, self.beside, self.boxes = processes, device, beside, boxes
         self.step = 0
+        self._remembered: dict[tuple[str, str, int], PseudoLabels] = {}
         self.phases = plan(config.schedule)
         # refused before anything is written
         for clips in {config.optimizer.batch, config.optimizer.batch + (beside.clips if beside else 0)}:
@@ -295,22 +296,39 @@ class Trainer:
         if name == "vlp" and not taught["vlp"]:
             # only_f: frozen CLIP itself is the teacher
             teacher = self.raw_vlp
-        labels = self._teach(teacher, name, taught[name])
         agreement = self.config.pseudo_labels.agreement
         if agreement == "none":
-            return labels
+            return self._teach(teacher, name, taught[name])
+        labels = self._said(teacher, name, taught[name], phase.first)
         own = self._at_start(phase)
         if agreement == "background" and phase.kind == "B" and not taught["vlp"]:
             # what the VLP starts from
             own = self.raw_vlp
-        said = {name: labels, phase.trains: self._teach(own, phase.trains, taught[phase.trains])}
+        said = {name: labels, phase.trains: self._said(own, phase.trains, taught[phase.trains], phase.first)}
         if agreement == "drop":
             return labels.merged(said[phase.trains], drop_contradictions)
         labels = said["vlp"].merged(said["cbp"], keep_background)
         if taught["cbp"] and self.phases[0].steps:
-            warmed_up = self._loaded("cbp", self.phases[0])
-            labels = labels.merged(self._teach(warmed_up, "cbp", taught=False), keep_background)
+            labels = labels.merged(self._said(None, "cbp", taught=False, step=self.phases[0].end), keep_background)
         return labels
+
+    def _said(self, teacher: StreamedBranch | None, name: str, taught: bool, step: int) -> PseudoLabels:
+        """`_teach`, remembered: a phase asks for both branches and the warm-up, the next one for two of them again.
+
+        A branch's weights follow from how many steps had trained it before `step`; `teacher` None: those of the
+        warm-up's checkpoint.
+        """
+        kind = (
+            "average" if teacher is self.students[name].average else "frozen" if teacher is self.raw_vlp else "branch"
+        )
+        key = name, "branch" if teacher is None else kind, steps_before(self.phases, name, step)
+        if key not in self._remembered:
+            teacher = teacher or self._loaded(name, self.phases[0])
+            self._remembered[key] = self._teach(teacher, name, taught)
+        self._remembered[key] = self._remembered.pop(key)  # the latest asked for comes last
+        while len(self._remembered) > 4:
+            del self._remembered[next(iter(self._remembered))]
+        return self._remembered[key]
 
     def _at_start(self, phase: Phase) -> StreamedBranch:
         """The branch that `phase` trains, as it was before it: a run resumed inside the phase is past that."""
