@@ -10,27 +10,16 @@ and recall of events (collars of 0.2 s), F1 of segments and clips, PSDS where ps
 correlation of n with the mean duration of each class's test events. A second call does only what is missing.
 """
 
-import argparse
-import json
-import math
-import os
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]
 
 import numpy as np  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from feature_extraction.errors import UserError  # noqa: E402
-from feature_extraction.files import hash8  # noqa: E402
-from wtal.config.load import Config, load_config  # noqa: E402
-from wtal.config.strict import plain  # noqa: E402
+from seeded_rows import Figures, Results, compare, contrast, markdown, named_config, parser_of  # noqa: E402
 
 STRONG, UNLABELLED = ("semi.strong_clips=6",), ("semi.unlabelled_clips=12", "semi.consistency=10")
 POWER = ("cbp.pooling.name=power", "cbp.pooling.regulariser=0.003")
@@ -58,17 +47,7 @@ CONTRASTS = (
 )
 
 
-def config_of(root: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -> Config:
-    """The configuration of one run, in a folder named by what it follows from."""
-    data = {"annotations": "weak.tsv", "annotations_extra": "test.tsv", "strong": "synthetic.tsv",
-            "unlabelled": "unlabel_in_domain.tsv", "features": "features"}  # fmt: skip
-    settings = [*(f"data.{key}={root / name}" for key, name in data.items()), *SMALL, *VARIANTS[variant], *more]
-    settings += [f"seed={seed}", "training.threads=1", "training.checkpoint_steps=10000"]
-    name = hash8(plain(load_config("sed_dcase19", settings)))
-    return load_config("sed_dcase19", [*settings, f"out={out / name}"])
-
-
-def run(root: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -> dict[str, float]:
+def run(root: Path, out: Path, more: tuple[str, ...], variant: str, seed: int) -> Figures:
     """Train one row with one seed where that is not done, and measure it on the test clips."""
     from wtal.datasets.features import open_features
     from wtal.datasets.formats.by_name import load_annotations
@@ -78,7 +57,10 @@ def run(root: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -
     from wtal.runs.localizer import Localizer
     from wtal.training.run import train
 
-    config = config_of(root, variant, seed, out, more)
+    data = {"annotations": "weak.tsv", "annotations_extra": "test.tsv", "strong": "synthetic.tsv",
+            "unlabelled": "unlabel_in_domain.tsv", "features": "features"}  # fmt: skip
+    settings = [*(f"data.{key}={root / name}" for key, name in data.items()), *SMALL, *VARIANTS[variant], *more]
+    config = named_config("sed_dcase19", settings, seed, out)
     folder, _ = train(config)
     annotations, features = load_annotations(config.data), open_features(config.data)
     truth = annotations.subset(*config.data.test_subset)
@@ -117,58 +99,20 @@ def run(root: Path, variant: str, seed: int, out: Path, more: tuple[str, ...]) -
     return result
 
 
-def summary(values: list[float]) -> str:
-    """Mean and sample standard deviation; nothing for what was not measured."""
-    if not values:
-        return ""
-    spread = f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else "–"
-    return f"{np.mean(values):.3f} ± {spread}"
+def table(results: Results) -> str:
+    """Markdown: a row a variant, then the contrasts seed by seed."""
+    pairs = [pair for pair in CONTRASTS if results.keys() >= set(pair)]
+    lines = [contrast(results, *pair, "event", "event F1", digits=3) for pair in pairs]
+    return "\n".join([*markdown(results, FIGURES, digits=3), "", *lines])
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = parser_of(__doc__, list(VARIANTS))
     parser.add_argument("sounds", type=Path, help="folder of tables and features")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings that all rows share")
-    parser.add_argument("--out", type=Path, required=True, help="folder of runs")
-    parser.add_argument("--only", nargs="+", metavar="ROW", default=list(VARIANTS), help="rows (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at once, one thread each")
-    parser.add_argument("--json", action="store_true", help="every run's figures as JSON")
     options = parser.parse_args()
-    if unknown := [name for name in options.only if name not in VARIANTS]:
-        parser.error(f"unknown row {unknown[0]!r}; there are: {', '.join(VARIANTS)}")
-    results: dict[str, dict[int, dict[str, float]]] = {name: {} for name in options.only}
-    tasks = [(name, seed) for seed in options.seeds for name in options.only]
-    try:
-        with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-            futures = {
-                pool.submit(run, options.sounds, *task, options.out, tuple(options.overrides)): task for task in tasks
-            }
-            for future in tqdm(as_completed(futures), total=len(futures), disable=None, unit="run"):
-                name, seed = futures[future]
-                results[name][seed] = future.result()
-    except UserError as error:
-        parser.error(str(error))
-    print(json.dumps(results, indent=1) if options.json else table(results, options.seeds))
+    compare(parser, options, partial(run, options.sounds, options.out, tuple(options.overrides)), table)
     return 0
-
-
-def table(results: dict[str, dict[int, dict[str, float]]], seeds: list[int]) -> str:
-    """Markdown: a row a variant, then the contrasts seed by seed."""
-    rows: list[Any] = [[results[name][seed] for seed in seeds] for name in results]
-    columns = [key for key in FIGURES if any(key in each for own in rows for each in own)]
-    lines = ["| | " + " | ".join(FIGURES[key] for key in columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for name, own in zip(results, rows, strict=True):
-        cells = [summary([r[key] for r in own if key in r and not math.isnan(r[key])]) for key in columns]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    lines.append("")
-    for better, worse in CONTRASTS:
-        if better in results and worse in results:
-            gaps = [results[better][seed]["event"] - results[worse][seed]["event"] for seed in seeds]
-            lines.append(
-                f"- {better} over {worse}: {summary(gaps)} event F1, {sum(g > 0 for g in gaps)} of {len(gaps)} seeds"
-            )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Detections in arrays, and their file: what comes out is what went in, to the byte; memory is that of one video."""
 
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -14,6 +13,8 @@ from wtal.datasets import json_stream
 from wtal.datasets.annotations import Detection
 from wtal.datasets.detections import Detections, read_predictions, stream_predictions, write_predictions
 from wtal.datasets.json_stream import Irregular, members
+
+from ..fixtures.memory import peak
 
 text = st.text(st.characters(codec="utf-8"), max_size=6)
 time = st.floats(0, 1e6) | st.sampled_from([0.0, 1e-300, 0.1, 1e300])
@@ -67,13 +68,6 @@ def test_what_is_not_json_is_not_written(tmp_path, bad):
 
 
 def test_memory_of_reading_and_writing_is_28_bytes_a_detection(tmp_path):
-    def peak(act):
-        tracemalloc.start()
-        act()
-        _, most = tracemalloc.get_traced_memory()
-        tracemalloc.stop()
-        return most
-
     def many(count):
         own = [Detection(i / 7, i / 3, f"class {i % 5}", 1 / (i + 1)) for i in range(100)]
         return Detections((f"v{n:05}", own) for n in range(count))

@@ -1,7 +1,6 @@
 """Memory that does not grow with the number of videos, but by the few bytes of each that are stated."""
 
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,15 +16,9 @@ from wtal.training.pseudo_labels import class_scale, teach
 from wtal.training.run import train
 from wtal.training.statistics import measure
 
+from ..fixtures.memory import peak
+
 SMALL = {"schedule": {"warmup_steps": 3, "rounds": 1, "b_steps": 2, "f_steps": 2}}
-
-
-def peak(act):
-    tracemalloc.start()
-    act()
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return most
 
 
 @pytest.mark.parametrize("adaptive", [False, True])

@@ -37,6 +37,9 @@ class DataSettings:
     unlabelled: str | None = None
     """`dcase` only: table of clips (column `filename`) without labels (`semi.unlabelled_clips`), subset
     "unlabelled"."""
+    boxes: str | None = None
+    """CSV table of boxes (columns `video`, `start`, `end` in seconds, `left`, `top`, `right`, `bottom` in shares of the
+    picture) that the warm-up teaches the bottom-up map of `cbp.name: spatial`; training videos may lack them."""
     features: str = ""
     """Root of the feature store."""
     streams: tuple[str, ...] = ("rgb", "flow", "clip")

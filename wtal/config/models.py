@@ -228,10 +228,12 @@ class CBPSettings:
     instance_weight: float | None = None
     """lambda of the bag+instance loss (Zhou et al., 2017); none: the bag's cross-entropy alone. Heads of the
     probability space only."""
+    map_weight: float = 1.0
+    """Weight of the squared difference between the bottom-up map and `data.boxes`, where those are given."""
 
     def __post_init__(self) -> None:
         at_least("cbp", self, 1, "width", "heads", "kernel")
-        at_least("cbp", self, 0, "layers", "window", "instance_weight")
+        at_least("cbp", self, 0, "layers", "window", "instance_weight", "map_weight")
         if self.kernel % 2 == 0:
             raise UserError(f"cbp.kernel must be an odd number of snippets, got {self.kernel}")
         if not self.dilations or min(self.dilations) < 1:

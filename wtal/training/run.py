@@ -18,6 +18,7 @@ from wtal.models.streams import StreamedBranch
 from wtal.training.data import TrainingVideos, label_matrix
 from wtal.training.folder import RunFolder, file_input
 from wtal.training.lock import hold
+from wtal.training.map_supervision import map_supervision
 from wtal.training.processes import Processes, join_processes, leave_processes
 from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.semi import semi_supervision
@@ -59,10 +60,13 @@ def _train(config: RunSettings, device: torch.device, processes: Processes) -> t
     if branches.vlp is not None:
         students["vlp"] = _student(config, branches.vlp.to(device), config.optimizer.vlp_lr)
         branches.raw_vlp.to(device)
+    boxes = map_supervision(config, features, train_ids)
     quality = PhaseQuality(features, annotations, train_ids, config.pseudo_labels.high, held_out)
     run = RunFolder(Path(config.out))
     tracker = Tracker(run.path, config.training.tensorboard and processes.first)
-    trainer = Trainer(config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device, beside)
+    trainer = Trainer(
+        config, run, videos, students, branches.raw_vlp, quality, tracker, processes, device, beside, boxes
+    )
     # only now, when nothing is wrong with the inputs, is anything written
     with hold(run.path) if processes.first else contextlib.nullcontext():
         if processes.first:
@@ -89,7 +93,7 @@ def inputs_of(data: DataSettings, features: FeatureSet) -> dict[str, str]:
     """What the run reads, by hash: the annotation file and each feature stream's identity."""
     annotations = Path(data.annotations)
     inputs = {"annotations": file_input(annotations) if annotations.is_file() else str(annotations)}
-    more = {"strong": data.strong, "unlabelled": data.unlabelled}
+    more = {"strong": data.strong, "unlabelled": data.unlabelled, "boxes": data.boxes}
     inputs |= {name: file_input(Path(path)) for name, path in more.items() if path}
     for name, stream in features.streams.items():
         said = f", {features.resampled[name]}" if name in features.resampled else ""

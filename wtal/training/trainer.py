@@ -27,6 +27,7 @@ from wtal.training.collapse import collapse
 from wtal.training.data import Batch, TrainingVideos
 from wtal.training.distillation import drop_contradictions, keep_background, taught_loss
 from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
+from wtal.training.map_supervision import MapSupervision
 from wtal.training.processes import Processes, SlicedPass, sliced_pass
 from wtal.training.pseudo_labels import PseudoLabels, teach
 from wtal.training.quality import PhaseQuality, Tracker, deviations
@@ -112,10 +113,11 @@ class Trainer:
         processes: Processes,
         device: torch.device,
         beside: SemiSupervision | None = None,
+        boxes: MapSupervision | None = None,
     ) -> None:
         self.config, self.run, self.videos, self.students = config, run, videos, students
         self.raw_vlp, self.quality, self.tracker = raw_vlp, quality, tracker
-        self.processes, self.device, self.beside = processes, device, beside
+        self.processes, self.device, self.beside, self.boxes = processes, device, beside, boxes
         self.step = 0
         self._remembered: dict[tuple[str, str, int], PseudoLabels] = {}
         self.phases = plan(config.schedule)
@@ -247,16 +249,11 @@ class Trainer:
         settings, device, branch = self.config.loss, self.device, student.branch
         mask_BT, label_BC = batch.mask_BT.to(device), batch.label_BC.to(device)
         if pseudo is None:
-            progress = self.step / max(1, phase.steps)
-            if self.beside is None:
-                return branch.own_loss(output, label_BC, mask_BT, progress)
-            taught = None
-            if self.config.semi.consistency:
-                student.average.eval()
-                with torch.no_grad():
-                    said = self._forward(student.average, batch).output
-                    taught = said.p_BTC, student.average.video_probability(said, mask_BT)
-            return self.beside.loss(student.branch, output, taught, batch, progress)
+            loss, terms = self._warmup_loss(phase, student, output, batch)
+            if self.boxes is None:
+                return loss, terms
+            terms = {**terms, "boxes": self.boxes.loss(output, batch)}
+            return loss + self.boxes.weight * terms["boxes"], terms
         label_BTC = pseudo.crops(batch).to(device)
         generator = torch.Generator().manual_seed(_mix(self.config.seed, self.step) + 1)
         loss, terms = taught_loss(output, label_BTC, label_BC, settings, generator)
@@ -265,6 +262,21 @@ class Trainer:
             terms["cls"] = own
             loss = loss + settings.cls * own
         return loss, terms
+
+    def _warmup_loss(
+        self, phase: Phase, student: Student, output: BranchOutput, batch: Batch
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The branch's own loss, and that of the clips beside the weakly labelled ones."""
+        mask_BT, progress = batch.mask_BT.to(self.device), self.step / max(1, phase.steps)
+        if self.beside is None:
+            return student.branch.own_loss(output, batch.label_BC.to(self.device), mask_BT, progress)
+        taught = None
+        if self.config.semi.consistency:
+            student.average.eval()
+            with torch.no_grad():
+                said = self._forward(student.average, batch).output
+                taught = said.p_BTC, student.average.video_probability(said, mask_BT)
+        return self.beside.loss(student.branch, output, taught, batch, progress)
 
     def _after_step(self, phase: Phase, student: Student) -> None:
         done = (self.step + 1 - phase.first) / max(1, phase.steps)

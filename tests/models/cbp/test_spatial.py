@@ -17,10 +17,11 @@ from wtal.commands.main import main
 from wtal.config.models import CBPSettings, PoolingSettings
 from wtal.config.strict import dump
 from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_activitynet
-from wtal.datasets.features import FeatureSet
+from wtal.datasets.features import FeatureSet, open_features
 from wtal.inference.score_file import ScoreFile
 from wtal.inference.scores import VideoScores
 from wtal.models.build import build_cbp
+from wtal.training.run import train
 from wtal.training.statistics import stream_statistics
 
 P, D = 4, 3
@@ -93,7 +94,7 @@ def test_a_branch_over_a_grid_needs_one():
 
 @pytest.fixture
 def grid_world(world):
-    """Videos in which the class is at one place that wanders; the others hold noise."""
+    """Videos in which the class is at one place that wanders, something else at another; the others hold noise."""
     rng = np.random.default_rng(0)
     identity = {"fps": 25.0, "window": 16, "stride": 16, "dim": 6, "spatial": 3}
     stream = create_stream(world / "grid", "rgb", identity)
@@ -104,6 +105,7 @@ def grid_world(world):
         feature_TPD = 0.3 * rng.standard_normal((20, 9, 6))
         for t in range(20):
             feature_TPD[t, (number + t // 4) % 9, [label, 3]] += 2
+            feature_TPD[t, (number + t // 4 + 5) % 9, 4] += 2
         stream.write(key, feature_TPD, {"duration": 12.8, "source": f"{key}.mp4"})
         videos[key] = VideoAnnotation(key, subset, ("ABC"[label],), (), 12.8)
     write_activitynet(world / "grid.json", AnnotationSet(("A", "B", "C"), videos))
@@ -149,3 +151,34 @@ def test_maps_are_kept_with_the_scores(tmp_path):
     np.testing.assert_array_equal(ScoreFile(tmp_path)["v"].map_TP, own.map_TP)
     with pytest.raises(ValueError, match="map_TP"):
         VideoScores(np.zeros((2, 1)), np.zeros(1), TimeGrid(25.0, 16, 16), 1.0, map_TP=np.zeros((3, 4)))
+
+
+def test_boxes_teach_the_map_where_to_look(grid_world, make_config):
+    rows = ["video,start,end,left,top,right,bottom"]
+    for number in range(8):  # half of the training videos have boxes, around what tells no class
+        for t in range(20):
+            down, across = divmod((number + t // 4 + 5) % 9, 3)
+            box = (across / 3, down / 3, (across + 1) / 3, (down + 1) / 3)
+            rows.append(",".join(f"{x:.6f}" for x in (0.64 * t, 0.64 * (t + 1), *box)))
+            rows[-1] = f"training_{number:02d},{rows[-1]}"
+    (grid_world / "boxes.csv").write_text("\n".join(rows))
+    share = {}
+    for boxes in (None, str(grid_world / "boxes.csv")):
+        config = make_config(
+            out=str(grid_world / f"run-{boxes is None}"),
+            data={"annotations": str(grid_world / "grid.json"), "features": str(grid_world / "grid"),
+                  "streams": ["rgb"], "boxes": boxes},
+            cbp={"name": "spatial", "streams": ["rgb"], "pooling": ATTENTIONAL},
+            schedule={"strategy": "warmup_only", "warmup_steps": 60}, optimizer={"lr": 1e-2},
+        )  # fmt: skip
+        folder, _ = train(config)
+        assert ("boxes" in folder.manifest()["inputs"]) == (boxes is not None)
+        assert all(("boxes" in r) == (boxes is not None) for r in folder.records() if r["kind"] == "train")
+        own = []
+        for key, scores in wtal.load(folder.path).score(
+            "ours", open_features(config.data), [f"validation_{n}" for n in range(16, 24)]
+        ):
+            place_T = (int(key[-2:]) + np.arange(20) // 4 + 5) % 9
+            own.append(scores.map_TP[np.arange(20), place_T].sum() / scores.map_TP.sum())
+        share[boxes is not None] = np.mean(own)
+    assert share[True] > 0.4 > 0.2 > share[False]
