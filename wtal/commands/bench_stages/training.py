@@ -4,7 +4,6 @@ learnt prompts through a text tower of CLIP's size and random weights.
 The features are random numbers: 2 x 1024 wide for a CBP branch, 512 for the VLP branch, lengths as THUMOS14's.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feature_extraction.networks.clip import load_clip
+from feature_extraction.files import write_json
 from feature_extraction.store.stream import create_stream
 from wtal.commands.bench_stages.measure import Bench, Row, flops_of
 from wtal.config.load import Config
@@ -21,7 +20,6 @@ from wtal.datasets.annotations import AnnotationSet, VideoAnnotation, write_acti
 from wtal.datasets.features import FeatureSet
 from wtal.inference.scores import score_videos
 from wtal.models.build import CBP_BRANCHES, build_branches
-from wtal.models.vlp import LearnedPrompts
 from wtal.training.folder import RunFolder
 from wtal.training.processes import Processes
 from wtal.training.quality import PhaseQuality, Tracker
@@ -57,18 +55,24 @@ def make_store(folder: Path, videos: int) -> Path:
     return folder / "features"
 
 
-def make_trainer(bench: Bench, name: str) -> tuple[Trainer, FeatureSet]:
-    """A trainer of the default settings but for the CBP branch; in a hurry with smaller batches of shorter crops."""
+def make_trainer(bench: Bench, name: str, text: str = "precomputed") -> tuple[Trainer, FeatureSet]:
+    """A trainer of the default settings but for the CBP branch and the VLP's texts; in a hurry with smaller batches of
+    shorter crops."""
     folder = bench.folder / "training"
     store = make_store(folder, 30 if bench.quick else 200)
     size = {"batch": 4, "snippets": 64} if bench.quick else {"batch": 10, "snippets": 320}
+    fixed = {"text_embeddings": str(folder / "text.npz")} if text == "precomputed" else {}
+    tower = folder / "clip.json"
+    seen = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64}  # nothing is shown to the image tower
+    write_json(tower, {"embed_dim": DIMS["clip"], "vision_cfg": seen, "text_cfg": TEXT})
     config = build(
         Config,
         {
-            "out": str(folder / name),
+            "out": str(folder / f"{name}-{text}"),
             "data": {"annotations": str(folder / "annotations.json"), "features": str(store)},
             "cbp": {"name": name},
-            "vlp": {"text": "precomputed", "text_embeddings": str(folder / "text.npz"), "scale": 20.0},
+            "vlp": {"text": text, "scale": 20.0} | fixed,
+            "extraction": {"clip_model": str(tower), "clip_pretrained": None},
             "schedule": {"warmup_steps": 10**6, "rounds": 1, "b_steps": 10**6, "f_steps": 10**6},
             "optimizer": size,
             "training": {"checkpoint_steps": 10**9},
@@ -81,7 +85,7 @@ def make_trainer(bench: Bench, name: str) -> tuple[Trainer, FeatureSet]:
     start_at_mean(branches, features, ids[:20])
     for part in (branches.cbp, branches.vlp, branches.raw_vlp):
         part.to(bench.device)
-    run = RunFolder(folder / name)
+    run = RunFolder(Path(config.out))
     run.path.mkdir()
     trainer = Trainer(
         config, run, training_videos(features, annotations, ids),
@@ -102,18 +106,8 @@ def training(bench: Bench) -> Iterator[Row]:
                 yield _step(bench, trainer, phase, name)
             elif name == "transformer":  # B steps train the VLP branch, whatever the CBP branch is
                 yield _step(bench, trainer, phase, "VLP")
-                learn_prompts(bench, trainer)
-                yield _step(bench, trainer, phase, "VLP with learnt prompts")
-
-
-def learn_prompts(bench: Bench, trainer: Trainer) -> None:
-    """Give the VLP branch learnt prompts in place of its fixed texts."""
-    seen = {"image_size": 32, "patch_size": 32, "layers": 1, "width": 64}  # nothing is shown to the image tower
-    config = bench.folder / "clip.json"
-    config.write_text(json.dumps({"embed_dim": DIMS["clip"], "vision_cfg": seen, "text_cfg": TEXT}), encoding="utf-8")
-    branch = trainer.students["vlp"].branch
-    branch.branch.text = LearnedPrompts(load_clip(str(config), None), CLASSES, trainer.config.vlp.prompt_length)
-    trainer.students["vlp"] = make_student(branch.to(bench.device), 1e-4, 0.0, False)
+                learning, _ = make_trainer(bench, name, text="learned")
+                yield _step(bench, learning, phase, "VLP with learnt prompts")
 
 
 def _step(bench: Bench, trainer: Trainer, phase: Phase, branch: str) -> Row:
