@@ -69,6 +69,21 @@ def test_a_share_of_the_published_steps_has_a_rate_that_many_times_as_high(table
             assert tenth == whole
 
 
+@pytest.mark.parametrize("title", ["CO2-Net", "UM", "DELU"])
+def test_plug_ins_train_as_their_shipped_configurations(title, world):
+    shipped = load_config(f"thumos14_{title.lower().replace('-', '')}_framework")
+    (variant,) = (variant for variant in TABLES["table6"] if variant.name == f"{title} in the framework")
+    other = load_config("thumos14")
+    mine = variant_config(replace(other, schedule=shipped.schedule), variant, 0, world)
+    assert (mine.cbp.name, mine.cbp.activation, mine.cbp.method) == (
+        shipped.cbp.name,
+        shipped.cbp.activation,
+        shipped.cbp.method,
+    )
+    assert replace(mine.optimizer, vlp_lr=0.0) == replace(shipped.optimizer, vlp_lr=0.0)
+    assert mine.schedule == shipped.schedule and mine.pseudo_labels.first == shipped.pseudo_labels.first
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_every_variant_is_a_valid_configuration(table, config_file, world):
     base = load_config(config_file)

@@ -72,8 +72,8 @@ def printed(*departures: str) -> tuple[str, ...]:
     return tuple(setting for name, group in PRINTED.items() if name not in departures for setting in group)
 
 
-# the methods that the paper and we plug in, as their configurations train them: Adam with decay inside the gradient,
-# its rate, steps, batch and snippets, one snippet of each bin
+# the methods that the paper and we plug in, as their configurations train them: a softmax over classes, Adam with decay
+# inside the gradient, its rate, steps, batch and snippets, one snippet of each bin
 PLUG_INS = {
     "CO2-Net": ("co2net", 5000, "5e-5", "1e-3", 10, 500),
     "UM": ("um", 10000, "1e-4", "5e-4", 16, 750),
@@ -86,7 +86,8 @@ def _recipe(name: str, steps: int, lr: str, decay: str, batch: int, snippets: in
     optimizer = {"algorithm": "adam", "lr": lr, "weight_decay": decay, "batch": batch, "snippets": snippets,
                  "sampling": "random_perturb"}  # fmt: skip
     return (
-        f"cbp.name={name}", f"schedule.warmup_steps={steps}",
+        f"cbp.name={name}", "cbp.activation=softmax", "pseudo_labels.first=probability",
+        f"schedule.warmup_steps={steps}",
         *(f"optimizer.{key}={value}" for key, value in optimizer.items()),
     )  # fmt: skip
 
