@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -19,18 +20,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from feature_extraction.files import read_json, write_json
+from feature_extraction.files import hash8, read_json, write_json
 from feature_extraction.progress import progress
 from wtal.config.load import load_config
 from wtal.config.strict import build, override
 from wtal.config.video_classifier import VideoClassifierRun, VideoClassifierTraining
 from wtal.datasets.features import FeatureSet, available, open_features
 from wtal.datasets.formats.by_name import load_annotations
-from wtal.datasets.formats.tags import Tags, VideoTags, write_tags
+from wtal.datasets.formats.tags import Tags, VideoTags, read_tags, write_tags
 from wtal.datasets.splits import split
 from wtal.evaluation.classification import tagging_metrics
 from wtal.evaluation.detection.protocols import detection_map
 from wtal.evaluation.tables import markdown_table
+from wtal.inference.detect import choose_classes
 from wtal.runs.ablation.jobs import end_with_parent
 from wtal.runs.localizer import Localizer, open_run
 from wtal.runs.measure import videos_of
@@ -71,9 +73,12 @@ ROWS: dict[str, dict[str, tuple[str, ...]]] = {
 ENSEMBLES = {
     # of what the rows above have trained
     "one run": ["RGB + audio (late), stream dropout"],
+    "RGB and audio, a run each": ["RGB", "audio"],
     "RGB, audio and both": ["RGB", "audio", "RGB + audio (late), stream dropout"],
     "NetVLAD, NetRVLAD, NetFV, soft-DBoW": ["NetVLAD", "NetRVLAD", "NetFV", "soft-DBoW"],
 }
+JOINED = ("RGB and audio, a run each", "RGB, audio and both")
+"""Ensembles that stand beside the streams."""
 MEASURES = {"video_map": "mAP", "gap": "GAP@20", "hit_at_1": "hit@1", "perr": "PERR"}
 
 
@@ -128,29 +133,54 @@ def tags_of(classes: tuple[str, ...], ids: list[str], score_NC: np.ndarray, feat
     return Tags(classes, videos)
 
 
-def class_choice(options: argparse.Namespace, rows: dict[str, tuple[str, ...]]) -> str:
-    """Average mAP of a localizer's own detections, where each row's tags choose the classes of the videos."""
+def class_choice(options: argparse.Namespace, rows: dict[str, list[tuple[str, ...]]]) -> str:
+    """What a localizer finds where each row's tags choose the classes of the videos: F1 of the chosen classes, and
+    average mAP. A row of several runs has the mean of their tags."""
     run = RunFolder(options.localizer)
     own = open_run(run)
     videos = videos_of(own.config, own.annotations, open_features(own.config.data))
+    truth, settings = videos.truth.videos, own.config.evaluation
 
-    def average(localizer: Localizer, true_classes: bool = False) -> float:
-        scored = localizer.stored("ours", videos.ids)
-        truth = videos.truth.videos
-        found = {v: localizer.detect_one(one, truth[v].labels if true_classes else None) for v, one in scored}
-        settings = own.config.evaluation
-        return 100 * detection_map(videos.truth, found, settings.protocol, settings.tiou).average_mAP
+    def found(localizer: Localizer, true_classes: bool = False) -> tuple[float, float]:
+        right = chosen = wanted = 0
+        detections = {}
+        for video_id, scores in localizer.stored("ours", videos.ids):
+            labels = set(truth[video_id].labels)
+            indices = choose_classes(scores.video_C, localizer.config.inference)
+            picked = labels if true_classes else {localizer.classes[c] for c in indices}
+            right, chosen, wanted = right + len(picked & labels), chosen + len(picked), wanted + len(labels)
+            detections[video_id] = localizer.detect_one(scores, truth[video_id].labels if true_classes else None)
+        average = detection_map(videos.truth, detections, settings.protocol, settings.tiou).average_mAP
+        return 100 * 2 * right / (chosen + wanted), 100 * average
 
-    def cell(values: list[float]) -> str:
-        return f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
+    def by(file: Path) -> tuple[float, float]:
+        return found(open_run(run, [f"inference.class_tags={file}"]))
 
     lines = []
-    for name, row in rows.items():
-        files = [folder_of(options, (row, seed)).path / "tags.json" for seed in range(options.seeds)]
-        lines.append([name, cell([average(open_run(run, [f"inference.class_tags={file}"])) for file in files])])
-    lines.append(["its own rows", f"{average(own):.1f}"])
-    lines.append(["the true classes", f"{average(own, true_classes=True):.1f}"])
-    return markdown_table(["classes of the localizer by", "average mAP"], lines)
+    for name, members in rows.items():
+        files = [tags_file(options, members, seed) for seed in range(options.seeds)]
+        lines.append([name, *(cell(values) for values in zip(*map(by, files), strict=True))])
+    for name, known in (("its own rows", False), ("the true classes", True)):
+        lines.append([name, *(f"{value:.1f}" for value in found(own, known))])
+    return markdown_table(["classes of the localizer by", "F1 of the classes", "average mAP"], lines)
+
+
+def tags_file(options: argparse.Namespace, members: list[tuple[str, ...]], seed: int) -> Path:
+    """The tags of one run, or the mean of several runs' tags, which is written beside them."""
+    folders = [folder_of(options, (row, seed)).path for row in members]
+    if len(folders) == 1:
+        return folders[0] / "tags.json"
+    parts = [read_tags(folder / "tags.json") for folder in folders]
+    videos = {
+        video_id: VideoTags(
+            {name: float(np.mean([part.videos[video_id].scores[name] for part in parts])) for name in own.scores},
+            own.duration,
+        )
+        for video_id, own in parts[0].videos.items()
+    }
+    path = options.out / f"mean-{hash8([str(folder) for folder in folders])}.json"
+    write_tags(path, Tags(parts[0].classes, videos))
+    return path
 
 
 def measured(results: list[dict]) -> dict[str, float]:
@@ -161,11 +191,12 @@ def measured(results: list[dict]) -> dict[str, float]:
 
 def line(name: str, seeds: list[dict[str, float]], more: list[str] | None = None) -> list[str]:
     """A row of a table: mean and deviation over seeds, percent."""
-    cells = []
-    for key in MEASURES:
-        values = 100 * np.array([found[key] for found in seeds])
-        cells.append(f"{values.mean():.1f} ± {values.std(ddof=1) if len(values) > 1 else 0:.1f}")
-    return [name, *cells, *(more or [])]
+    return [name, *(cell([100 * found[key] for found in seeds]) for key in MEASURES), *(more or [])]
+
+
+def cell(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation; of one value 0."""
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1) if len(values) > 1 else 0:.1f}"
 
 
 def main() -> None:
@@ -196,6 +227,10 @@ def main() -> None:
             runs = [found[name, seed] for seed in range(options.seeds)]
             cost = [f"{runs[0]['parameters']}", f"{1000 * np.median([run['seconds'] for run in runs]):.0f}"]
             lines.append(line(name, [measured([run]) for run in runs], cost))
+        if table == "streams":
+            for name in JOINED:
+                members = [[found[own, seed] for own in ENSEMBLES[name]] for seed in range(options.seeds)]
+                lines.append(line(name, [measured(runs) for runs in members], ["", ""]))
         print(markdown_table([*header, "parameters", "ms an epoch"], lines), end="\n\n")
     if "ensembles" in wanted:
         lines = [
@@ -206,7 +241,9 @@ def main() -> None:
         lines.append(line(f"one run, mean of its {options.seeds} seeds", everything))
         print(markdown_table(["mean of", *MEASURES.values()], lines), end="\n\n")
     if options.localizer:
-        print(class_choice(options, {name: row for name, row in ROWS["streams"].items() if name in rows}), end="\n\n")
+        chosen = {name: [name] for name in ROWS["streams"]} | {name: ENSEMBLES[name] for name in JOINED}
+        known = {name: [rows[own] for own in names] for name, names in chosen.items() if rows.keys() >= set(names)}
+        print(class_choice(options, known), end="\n\n")
     spent = sum(run["seconds"] * run["epochs"] for run in made.values())
     print(f"{options.seeds} seeds; {spent:.0f} CPU seconds of training on {platform.machine()}")
 
