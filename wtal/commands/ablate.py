@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="train CO2-Net, UM and DELU for 1/N of their published steps, at N times their rate (default: 1)",
+        help="train CO2-Net, UM and DELU for 1/N of their published steps, at root-N times the rate (default: 1)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
 

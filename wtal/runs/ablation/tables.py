@@ -239,7 +239,7 @@ def run_table(
     """Train and measure what is missing of a table, which is also written to `out`.
 
     All rows are scored by one of `rules` after the other; none: by `inference.rule`. The warm-up of CO2-Net, UM and
-    DELU has one `plug_in_share`th of the published steps, at a rate that many times as high.
+    DELU has one `plug_in_share`th of the published steps, at a rate as many times as high as the root of that.
 
     Files: `<out>/<table>.md`, `.csv`, `.json`; runs under `<out>/runs/`. `jobs` runs at once, one thread each.
     Raises `UserError`, before anything is trained, for a row that a variant's strategy does not have, for bad inputs
@@ -266,7 +266,7 @@ def run_table(
     if plug_in_share > 1 and any(variant.plug_in for variant in TABLES[name]):
         table["legend"] += (
             f" {', '.join(PLUG_INS)}: 1/{plug_in_share} of the published steps of their warm-up, at a rate "
-            f"{plug_in_share} times as high."
+            f"{plug_in_share**0.5:.3g} times as high."
         )
     sweep_parts(out)
     write_json(out / f"{name}.json", table)
@@ -283,7 +283,7 @@ def variant_config(base: Config, variant: Variant, seed: int, out: Path, plug_in
         own.append(f"schedule.warmup_steps={sum(p.steps for p in plan(base.schedule) if p.kind != 'B')}")
     changed = build(Config, override(plain(base), own))
     if variant.plug_in and plug_in_share > 1:
-        steps, lr = changed.schedule.warmup_steps // plug_in_share, changed.optimizer.lr * plug_in_share
+        steps, lr = changed.schedule.warmup_steps // plug_in_share, changed.optimizer.lr * plug_in_share**0.5
         changed = build(Config, override(plain(changed), [f"schedule.warmup_steps={steps}", f"optimizer.lr={lr!r}"]))
     return build(Config, {**plain(changed), "out": str(out / "runs" / shaping_hash(changed))})
 
