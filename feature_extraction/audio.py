@@ -22,6 +22,7 @@ from feature_extraction.files import sha256_file
 from feature_extraction.progress import progress
 from feature_extraction.store.failures import FailureLog
 from feature_extraction.store.stream import Stream, create_stream, video_ids
+from feature_extraction.video.read import open_container
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".mkv", ".webm", ".mov")
 STREAM = "logmel"
@@ -139,7 +140,7 @@ def read_audio(path: Path, sample_rate: int) -> np.ndarray:
     import av
 
     try:
-        with av.open(str(path)) as container:
+        with open_container(path) as container:
             if not container.streams.audio:
                 raise UserError(f"{path}: no audio track")
             resampler = av.AudioResampler(format="flt", layout="mono", rate=sample_rate)

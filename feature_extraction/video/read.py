@@ -77,6 +77,15 @@ class SourceFrame:
     """uint8."""
 
 
+def open_container(path: Path) -> "av.container.InputContainer":
+    """The file opened; texts in it that are no UTF-8 are no reason to refuse it."""
+    import av
+
+    # PyAV 19 has no such setting any more, and replaces what it cannot read
+    texts = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+    return av.open(str(path), **texts)
+
+
 def probe(path: Path) -> VideoInfo:
     """Read a video's header and first frame (rotation is stored with it). Raises `UnreadableVideo`."""
     import av
@@ -84,7 +93,7 @@ def probe(path: Path) -> VideoInfo:
     _check_file(path)
     av.logging.set_level(av.logging.PANIC)
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_container(path) as container:
             stream = _video_stream(container)
             context = stream.codec_context
             if context is None:
@@ -206,7 +215,7 @@ def _read_pyav(path: Path) -> Iterator[SourceFrame]:
     av.logging.set_level(av.logging.PANIC)
     count, previous, clock = 0, None, _Clock()
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with open_container(path) as container:
             stream = _video_stream(container)
             stream.codec_context.thread_count = 1
             step = 1 / float(stream.average_rate or 25)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feature_extraction.audio import read_audio
 from feature_extraction.settings import ExtractionSettings
 from feature_extraction.video.child import _Sender
 from feature_extraction.video.process import DecodeProcess
@@ -193,6 +194,28 @@ def make_audio_only(path):
             frame.sample_rate, frame.pts = 8000, 1024 * number
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def test_a_title_that_is_no_utf8_is_no_obstacle(tmp_path):
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "QQQQQQQQ"
+        picture, sound = container.add_stream("libx264", rate=25), container.add_stream("aac", rate=8000)
+        picture.width = picture.height = 64
+        picture.pix_fmt, sound.layout = "yuv420p", "mono"
+        for number in range(4):
+            container.mux(picture.encode(av.VideoFrame(64, 64, "yuv420p")))
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 1024 * number
+            container.mux(sound.encode(frame))
+        container.mux([*picture.encode(), *sound.encode()])
+    content = path.read_bytes()
+    assert content.count(b"QQQQQQQQ") == 1
+    path.write_bytes(content.replace(b"QQQQQQQQ", bytes([0xE9]) * 8))
+    assert decode(path)[1]["frames"] == 4
+    assert len(read_audio(path, 8000)) >= 4096
 
 
 def test_files_that_are_no_video_say_why(tmp_path):
