@@ -52,10 +52,10 @@ def test_stages_run_on_small_networks(bench, monkeypatch, stage, rows):
     assert all(row.achieved > 0 and row.fraction > 0 for row in found)
 
 
-def test_a_training_step_of_each_phase_is_a_row(bench, monkeypatch):
+def test_a_training_step_of_each_phase_is_a_row_and_scoring_goes_on_from_there(bench, monkeypatch):
     monkeypatch.setattr("wtal.commands.bench_stages.measure.PRODUCT", 64)
     monkeypatch.setattr("wtal.commands.bench_stages.training.DIMS", {"rgb": 8, "flow": 8, "clip": 512})
-    monkeypatch.setattr("wtal.commands.bench_stages.training.BRANCHES", ("transformer",))
+    monkeypatch.setattr("wtal.commands.bench_stages.training.BRANCHES", ("transformer", "convolution"))
     text = {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1}
     monkeypatch.setattr("wtal.commands.bench_stages.training.TEXT", text)
     named = [row.what.split(",")[:2] for row in by_name.STAGES["training"](bench)]
@@ -64,7 +64,10 @@ def test_a_training_step_of_each_phase_is_a_row(bench, monkeypatch):
         ["VLP", " B"],
         ["VLP with learnt prompts", " B"],
         ["transformer", " F"],
+        ["convolution", " warmup"],
+        ["convolution", " F"],
     ]
+    assert list(by_name.STAGES["scoring"](bench))
 
 
 def test_the_page_says_fraction_and_ratio():

@@ -86,7 +86,7 @@ def make_trainer(bench: Bench, name: str, text: str = "precomputed") -> tuple[Tr
     for part in (branches.cbp, branches.vlp, branches.raw_vlp):
         part.to(bench.device)
     run = RunFolder(Path(config.out))
-    run.path.mkdir()
+    run.path.mkdir(exist_ok=True)  # two stages may step the same branch
     trainer = Trainer(
         config, run, training_videos(features, annotations, ids),
         {part: make_student(getattr(branches, part), 1e-4, 0.0, False) for part in ("cbp", "vlp")},
