@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from feature_extraction.errors import UserError
@@ -17,6 +16,7 @@ from feature_extraction.files import hash8
 from wtal.config.load import Config, load_config
 from wtal.config.strict import plain
 from wtal.runs.ablation.jobs import end_with_parent
+from wtal.runs.measure import mean_and_spread
 
 Figures = dict[str, float]
 Results = dict[str, dict[int, Figures]]
@@ -70,8 +70,9 @@ def summary(values: Sequence[float], digits: int, factor: float = 1.0) -> str:
     known = [factor * value for value in values if not math.isnan(value)]
     if not known:
         return ""
-    spread = f"{np.std(known, ddof=1):.{digits}f}" if len(known) > 1 else "–"
-    return f"{np.mean(known):.{digits}f} ± {spread}"
+    mean, spread = mean_and_spread(known)
+    # one value has no spread, which is not a spread of 0
+    return f"{mean:.{digits}f} ± " + (f"{spread:.{digits}f}" if len(known) > 1 else "–")
 
 
 def markdown(results: Results, titles: dict[str, str], digits: int, factor: float = 1.0) -> list[str]:

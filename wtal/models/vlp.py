@@ -120,6 +120,8 @@ class LearnedPrompts(nn.Module):
         self._frozen = [clip]
         self.register_buffer("embedding_CLW", embedding_CLW, persistent=False)
         self.ends = ends
+        # what stands behind the end mark is not read, and changes nothing before it where attention looks back alone
+        self.positions = max(ends) + 2 * length + 1 if clip.causal else clip.context_length
         width = embedding_CLW.shape[-1]
         self.before_PW = nn.Parameter(torch.randn(length, width) * PROMPT_STD)
         self.after_PW = nn.Parameter(torch.randn(length, width) * PROMPT_STD)
@@ -127,14 +129,11 @@ class LearnedPrompts(nn.Module):
     def forward(self) -> Tensor:
         """Class embeddings `[C, D]`, not normalised."""
         length = len(self.before_PW)
-        eot = [end + 2 * length for end in self.ends]
-        # what stands behind the end mark is not read, and changes nothing before it where attention looks back alone
-        positions = max(eot) + 1 if self._frozen[0].causal else self.embedding_CLW.shape[1]
-        rows = []
+        rows, eot = [], [end + 2 * length for end in self.ends]
         for embedding_LW, end in zip(self.embedding_CLW, self.ends, strict=True):
             parts = [embedding_LW[:1], self.before_PW, embedding_LW[1:end], self.after_PW, embedding_LW[end : end + 1]]
             text_LW = torch.cat(parts)
-            rows.append(torch.cat([text_LW, text_LW.new_zeros(positions - len(text_LW), text_LW.shape[1])]))
+            rows.append(torch.cat([text_LW, text_LW.new_zeros(self.positions - len(text_LW), text_LW.shape[1])]))
         return self._frozen[0].encode_embeddings(torch.stack(rows), torch.tensor(eot, device=self.before_PW.device))
 
 
