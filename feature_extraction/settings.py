@@ -78,7 +78,8 @@ class ExtractionSettings:
     workers: int = 0
     """Decoding processes; 0 chooses by the machine's cores."""
     batch_snippets: int = 0
-    """Snippets per I3D batch; 0 is 4 on a CPU, where a batch runs on each core, and 32 on a GPU."""
+    """Snippets per I3D batch; 0 is 32 on a GPU, and on a CPU, where a batch runs on each core, 4 to 32 by their size:
+    what 4 windows of 16 x 224 x 224 pixels take."""
     batch_images: int = 0
     """Frames per CLIP batch; 0 is 16 on a CPU and 256 on a GPU."""
 

@@ -14,6 +14,19 @@ from feature_extraction.pipeline.network_pool import NetworkPool
 from feature_extraction.settings import ExtractionSettings
 
 
+BATCH_PIXELS = 4 * 16 * 224 * 224
+"""Of a batch of windows on a CPU core, where nothing else is said: as many as four of the public networks' windows."""
+
+
+def snippets_a_batch(window_shape: tuple[int, ...]) -> int:
+    """How many windows `[frames, height, width, C]` one CPU core takes at once: 4 to 32, as many as `BATCH_PIXELS` hold.
+
+    Small windows (the sandbox's 8 x 64 x 64) are all overhead in fours; large ones would take gigabytes in more.
+    """
+    frames, height, width = window_shape[:3]
+    return min(32, max(4, BATCH_PIXELS // (frames * height * width)))
+
+
 class Assembly:
     """One video on its way through the networks."""
 
@@ -94,7 +107,8 @@ class Batcher:
 
     Not spanning (CPU): a batch holds one video's inputs, in order, and its last batch may be smaller. Spanning
     (GPU): a batch holds inputs of any videos with equal shapes, and is padded with zeros to its size. Either way
-    an input's feature does not hang on which other videos are around.
+    an input's feature does not hang on which other videos are around. A `size` of 0 (not
+    spanning only) is `snippets_a_batch` of the input.
     """
 
     def __init__(self, name: str, tower: Tower, size: int, spanning: bool, pool: NetworkPool) -> None:
@@ -108,7 +122,7 @@ class Batcher:
             pending = self._pending.setdefault(key, [])
             pending.append((assembly, number, array))
             assembly.outstanding += 1
-            if len(pending) == self.size:
+            if len(pending) == (self.size or snippets_a_batch(array.shape)):
                 self._run(key)
 
     def flush(self, assembly: Assembly | None = None) -> None:

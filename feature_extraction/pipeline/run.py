@@ -132,7 +132,7 @@ class _Run:
         self.written = Channel(self.line, 64)
         sizes = {
             "clip": settings.batch_images or (256 if on_gpu else 16),
-            "rgb": settings.batch_snippets or (32 if on_gpu else 4),
+            "rgb": settings.batch_snippets or (32 if on_gpu else 0),
         }
         sizes["flow"] = sizes["rgb"]
         self.pool = NetworkPool(0 if on_gpu else extractor.cores)

@@ -305,6 +305,25 @@ def test_spanning_batches_have_one_shape_and_mix_videos():
         np.testing.assert_array_equal(assembly.arrays()["rgb"], np.full((3, 1), 10 * number))
 
 
+@pytest.mark.parametrize(
+    ("window_shape", "expected"),
+    [((8, 64, 64, 3), 32), ((16, 112, 112, 3), 16), ((16, 224, 224, 2), 4), ((64, 340, 256, 3), 4)],
+)
+def test_small_windows_go_through_a_core_in_larger_batches(window_shape, expected):
+    seen = []
+
+    def run(inputs):
+        seen.append(len(inputs))
+        return np.zeros((len(inputs), 1))
+
+    settings = ExtractionSettings(streams=("rgb",))
+    batcher = Batcher("rgb", Tower(run, 1, {}), 0, spanning=False, pool=NetworkPool(0))
+    inputs = [(number, np.broadcast_to(np.uint8(0), window_shape)) for number in range(2 * expected + 1)]
+    batcher.add(assembly := Assembly(settings, ["rgb"]), inputs)
+    batcher.flush(assembly)
+    assert seen == [expected, expected, 1]
+
+
 def test_a_network_that_refuses_an_input_fails_that_video_only(tmp_path, write_video, gray_steps):
     (tmp_path / "in").mkdir()
     for name, start in (("a", 40), ("dark", 0), ("z", 120)):
