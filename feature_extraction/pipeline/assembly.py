@@ -13,13 +13,12 @@ from feature_extraction.networks.towers import Tower
 from feature_extraction.pipeline.network_pool import NetworkPool
 from feature_extraction.settings import ExtractionSettings
 
-
 BATCH_PIXELS = 4 * 16 * 224 * 224
 """Of a batch of windows on a CPU core, where nothing else is said: as many as four of the public networks' windows."""
 
 
 def snippets_a_batch(window_shape: tuple[int, ...]) -> int:
-    """How many windows `[frames, height, width, C]` one CPU core takes at once: 4 to 32, as many as `BATCH_PIXELS` hold.
+    """How many windows `[frames, height, width, C]` a CPU core takes at once: 4 to 32, as many as `BATCH_PIXELS` hold.
 
     Small windows (the sandbox's 8 x 64 x 64) are all overhead in fours; large ones would take gigabytes in more.
     """
@@ -107,8 +106,8 @@ class Batcher:
 
     Not spanning (CPU): a batch holds one video's inputs, in order, and its last batch may be smaller. Spanning
     (GPU): a batch holds inputs of any videos with equal shapes, and is padded with zeros to its size. Either way
-    an input's feature does not hang on which other videos are around. A `size` of 0 (not
-    spanning only) is `snippets_a_batch` of the input.
+    an input's feature does not hang on which other videos are around. A `size` of 0 (not spanning only) is
+    `snippets_a_batch` of the input.
     """
 
     def __init__(self, name: str, tower: Tower, size: int, spanning: bool, pool: NetworkPool) -> None:
