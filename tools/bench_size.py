@@ -85,15 +85,15 @@ def configure(folder: Path, name: str, steps: int) -> Path:
     return path
 
 
-def measured(*words: str, log: Path) -> dict[str, float]:
-    """One command in a process of its own: its peak resident memory (MB) and seconds."""
+def measured(*words: str, log: Path, start: tuple[str, ...] = ("-m", "wtal")) -> dict[str, float]:
+    """One command in a process of its own: its peak resident memory (MB, of the largest process) and seconds."""
     begun = time.perf_counter()
     with open(log, "ab") as stream:
         process = os.fork()
         if not process:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
-            os.execv(sys.executable, [sys.executable, "-m", "wtal", *words])
+            os.execv(sys.executable, [sys.executable, *start, *words])
         _, status, usage = os.wait4(process, 0)
     if status:
         raise SystemExit(f"wtal {' '.join(words)} ended with {os.waitstatus_to_exitcode(status)}; see {log}")
