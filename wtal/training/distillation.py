@@ -108,10 +108,12 @@ def foreground_background_loss(
     class_NC = foreground_BTC.flatten(0, 1)[anchor].float()
     same_NN = class_NC @ class_NC.T > 0
     same_NN.fill_diagonal_(False)
-    to_foreground_NN = feature_ND[anchor] @ feature_ND[anchor].T / temperature
-    to_background_NM = feature_ND[anchor] @ feature_ND[negative].T / temperature
-    # -inf would give NaN gradients in rows without a positive; those rows are dropped below
-    positive_N = to_foreground_NN.masked_fill(~same_NN, -1e4).logsumexp(-1)
+    rows = feature_ND.index_select  # its gradient adds rows up, that of `feature_ND[anchor]` sorts them first
+    to_foreground_NN = rows(0, anchor) @ rows(0, anchor).T / temperature
+    to_background_NM = rows(0, anchor) @ rows(0, negative).T / temperature
+    # Far enough below the least cosine to add nothing to a float32, near enough for exp not to underflow, which takes
+    # ten times as long. -inf would give NaN gradients in rows without a positive; those rows are dropped below
+    positive_N = to_foreground_NN.masked_fill(~same_NN, -1 / temperature - 40).logsumexp(-1)
     if len(negative):
         all_N = torch.logaddexp(positive_N, to_background_NM.logsumexp(-1))
     else:
