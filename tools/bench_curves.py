@@ -142,7 +142,7 @@ def processes(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
 
 
 def workers(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
-    """Ray workers of one core each that share the extraction of the demo's videos; 0 is this process with one core."""
+    """Ray workers of one core each that share the extraction of the demo's videos; 0 is one process with all cores."""
     for count in sizes:
         out = folder / f"workers-{count}"
         shutil.rmtree(out, ignore_errors=True)
