@@ -2,12 +2,13 @@
 detections there are, how many processes and Ray workers share the work.
 
     wtal demo
-    python tools/bench_curves.py FOLDER --demo runs/demo [--only lengths classes detections processes workers] [--json]
+    python tools/bench_curves.py FOLDER [--only lengths classes detections processes workers] [--json]
 
-`lengths`: a video of the demo repeated up to LENGTHS minutes, extracted and predicted, then predicted once more from
+`lengths`: a video of the demo repeated for up to three hours, extracted and predicted, then predicted once more from
 the features. `classes` and `detections`: simulated worlds (`bench_size.py`) and generated detections. `processes`: the
 training of THUMOS14's widths under torchrun. `workers`: extraction of the demo's videos by Ray. `--sizes` are others
-for the one curve that `--only` names. What a call before made in FOLDER is made anew.
+for the one curve that `--only` names. What a call before made in FOLDER is made anew. Call it where `wtal demo` was
+called: the paths in a run's configuration start there.
 """
 
 import argparse
@@ -33,7 +34,6 @@ from wtal.datasets.detections import Detections, write_predictions
 class Point:
     """One command at one size."""
 
-    curve: str
     size: int
     unit: str
     what: str
@@ -51,7 +51,7 @@ def lengths(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
         repeat(source, video, minutes * 60)
         words = ("predict", demo, "--video", video, "--features", features, "--out", folder / "p.json")
         for what in ("from the file", "from its features"):
-            yield Point("lengths", minutes, "minutes", what, **run(folder, *words))
+            yield Point(minutes, "minutes", what, **run(folder, *words))
 
 
 def repeat(source: Path, path: Path, seconds: float) -> None:
@@ -88,7 +88,7 @@ def classes(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
             "predict": ("predict", place / "run", "--out", found),
             "evaluate": ("evaluate", found, place / "run.json", "--subset", "validation"),
         }.items():
-            yield Point("classes", count, "classes", what, **run(folder, *words))
+            yield Point(count, "classes", what, **run(folder, *words))
 
 
 def detections(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
@@ -97,7 +97,7 @@ def detections(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
         truth, found = folder / f"truth-{count}.json", folder / f"detections-{count}.json"
         generate(truth, found, count // 100)
         words = ("evaluate", found, truth, "--subset", "validation", "--protocol", "activitynet")
-        yield Point("detections", count, "detections", "evaluate", **run(folder, *words))
+        yield Point(count, "detections", "evaluate", **run(folder, *words))
         found.unlink()
 
 
@@ -138,7 +138,7 @@ def processes(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
         config = folder / f"processes-{count}.yaml"
         config.write_text(yaml.safe_dump(values | {"out": str(out)}), encoding="utf-8")
         start = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "wtal")
-        yield Point("processes", count, "processes", "train", **run(folder, "train", config, start=start))
+        yield Point(count, "processes", "train", **run(folder, "train", config, start=start))
 
 
 def workers(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
@@ -148,7 +148,7 @@ def workers(folder: Path, sizes: list[int], demo: Path) -> Iterator[Point]:
         shutil.rmtree(out, ignore_errors=True)
         words = ("extract", demo / "world" / "videos", "--out", out, "--config", "sandbox")
         ray = ("--runner", "ray", "--ray-workers", count) if count else ()
-        yield Point("workers", count, "workers", "extract", **run(folder, *words, *ray))
+        yield Point(count, "workers", "extract", **run(folder, *words, *ray))
 
 
 Curve = Callable[[Path, list[int], Path], Iterator[Point]]

@@ -15,6 +15,7 @@ from feature_extraction.flow.compute import compute_flow, usable_cores
 from feature_extraction.networks.preprocess import window_count
 from feature_extraction.networks.towers import Tower, choose_precision, identity, load_towers, pick_device
 from feature_extraction.pipeline import cost
+from feature_extraction.pipeline.assembly import snippets_a_batch
 from feature_extraction.pipeline.cost import PartCost, Prediction
 from feature_extraction.progress import progress
 from feature_extraction.settings import ExtractionSettings
@@ -145,7 +146,7 @@ def part_costs(
     as video: on one core of a CPU, or on the GPU."""
     generator = np.random.default_rng(0)
     gpu = device if device.type == "cuda" else None
-    count, pairs = (32, 128) if gpu else (2, 2)
+    pairs = 128 if gpu else 2
     threads = torch.get_num_threads()
     if gpu is None:
         torch.set_num_threads(1)
@@ -155,6 +156,8 @@ def part_costs(
     for name, tower in towers.items():
         channels = 2 if name == "flow" else 3
         size = (height, width, 3) if name == "clip" else (settings.window, *side, channels)
+        # of windows as many as extraction takes at once: small ones cost more in small batches
+        count = 32 if gpu else 2 if name == "clip" else settings.batch_snippets or snippets_a_batch(size)
         inputs = [generator.integers(0, 256, size, dtype=np.uint8)] * count
         per_snippet = settings.clip_frames if name == "clip" and settings.clip_fps is None else 1
         flops = 0
