@@ -139,9 +139,21 @@ def test_what_cannot_be_tagged_is_refused_in_one_line(trained, tmp_path, capsys)
     assert (
         "a score is 'nan'" in call(capsys, "evaluate", tmp_path / "t.csv", trained / "annotations.json", "--videos")[2]
     )
-    (tmp_path / "t.csv").write_text("video,label,score\nvalidation_20,Sing,0.5\n")
-    code, _, said = call(capsys, "evaluate", tmp_path / "t.csv", trained / "annotations.json", "--videos")
-    assert code == 0 and "none of the tags' classes; it is missed" in said
+
+
+@pytest.mark.parametrize(
+    "labels, code, message",
+    [
+        ("Sing", 2, "none of the tags' classes ('Sing') is a label of the ground truth ("),
+        ("Jump Sing", 0, "no video of the ground truth has the label 'Sing', which tags name: always wrong"),
+        ("Jump", 0, "of the ground truth is none of the tags' classes; it is missed"),
+    ],
+)
+def test_labels_that_only_one_side_knows_are_named(trained, tmp_path, capsys, labels, code, message):
+    rows = "".join(f"validation_20,{label},0.5\n" for label in labels.split())
+    (tmp_path / "t.csv").write_text(f"video,label,score\n{rows}")
+    got, _, said = call(capsys, "evaluate", tmp_path / "t.csv", trained / "annotations.json", "--videos")
+    assert got == code and message in said
 
 
 def test_a_run_of_the_classifier_goes_on_after_a_kill_with_stream_dropout(trained, tmp_path, monkeypatch, capsys):

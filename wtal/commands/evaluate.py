@@ -158,6 +158,13 @@ def _tagged(tags: "Tags", truth: "AnnotationSet") -> "ClassificationResult":
     if absent := [video_id for video_id in labelled if video_id not in tags.videos]:
         inputs.note(f"no tags of {len(absent)} video(s) ({inputs.some(absent)}); their labels are missed")
     named = {label for video_id in labelled for label in truth.videos[video_id].labels}
+    if not named & set(tags.classes):
+        raise UserError(
+            f"none of the tags' classes ({inputs.some(list(tags.classes))}) is a label of the ground truth "
+            f"({inputs.some(sorted(named))}); write the labels as it does"
+        )
+    if foreign := sorted(set(tags.classes) - named):
+        inputs.note(f"no video of the ground truth has the label {inputs.some(foreign)}, which tags name: always wrong")
     if unknown := sorted(named - set(tags.classes)):
         inputs.note(f"label {inputs.some(unknown)} of the ground truth is none of the tags' classes; it is missed")
     return video_score_map(truth, {video_id: tags.scores(video_id) for video_id in tags.videos}, tags.classes)
