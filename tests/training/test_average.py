@@ -5,7 +5,7 @@ from torch import nn
 
 from wtal.config.training import ScheduleSettings
 from wtal.training.schedule import plan, steps_before
-from wtal.training.trainer import Student, average_decay
+from wtal.training.student import Student, average_decay
 
 
 def test_the_average_is_the_weighted_sum_of_the_weights_it_saw():

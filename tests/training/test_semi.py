@@ -21,7 +21,7 @@ from wtal.training.data import Batch, TrainingVideos
 from wtal.training.folder import load_checkpoint
 from wtal.training.run import train
 from wtal.training.semi import SemiSupervision, ramp
-from wtal.training.trainer import average_decay
+from wtal.training.student import average_decay
 
 from .test_training import same, train_killed_at, weights
 

@@ -211,6 +211,10 @@ class CBPSettings:
     published methods."""
     dropout_out: float | None = None
     """On the features before the classifier. None: the architecture's own, 0.6, and 0.7 for the published methods."""
+    refinement: int = 0
+    """Width of a small network that adds to the frame scores what the snippets next to a frame say; 0: none. Frame
+    labels alone train it: the bag loss does not see it, and until the first F phase it adds nothing. `transformer`,
+    `convolution` and `multiscale` only."""
     input_norm: Literal["none", "standard", "l2"] = "none"
     """Scale the input: by the training videos' mean and deviation per dimension, or to unit length."""
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
@@ -233,7 +237,7 @@ class CBPSettings:
 
     def __post_init__(self) -> None:
         at_least("cbp", self, 1, "width", "heads", "kernel")
-        at_least("cbp", self, 0, "layers", "window", "instance_weight", "map_weight")
+        at_least("cbp", self, 0, "layers", "window", "instance_weight", "map_weight", "refinement")
         if self.kernel % 2 == 0:
             raise UserError(f"cbp.kernel must be an odd number of snippets, got {self.kernel}")
         if not self.dilations or min(self.dilations) < 1:

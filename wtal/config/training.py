@@ -29,6 +29,9 @@ class PseudoLabelSettings:
     it contradicts with the same certainty becomes uncertain. `background`: both branches learn the same labels, the
     VLP's with background wherever the CBP branch is sure of it, now or after its warm-up: background from one,
     foreground from the other."""
+    together: float = 0.0
+    """w, 0 to below 1: once an F phase has taught the CBP branch, both branches learn labels from
+    `P_cbp^(1 - w) * P_vlp^w` in every later phase, whatever `first`, `later` and `agreement` say; 0: off."""
     adaptive: bool = False
     """Scale both thresholds by each class's 95th percentile score over the training videos."""
     ema: float = 0.0
@@ -43,6 +46,8 @@ class PseudoLabelSettings:
     def __post_init__(self) -> None:
         if not 0 <= self.low < self.high <= 1:
             raise UserError(f"pseudo_labels: need 0 <= low < high <= 1, got low {self.low} and high {self.high}")
+        if not 0 <= self.together < 1:
+            raise UserError(f"pseudo_labels.together must be in [0, 1), got {self.together}")
         if not 0 <= self.ema < 1:
             raise UserError(f"pseudo_labels.ema must be in [0, 1), got {self.ema}")
 

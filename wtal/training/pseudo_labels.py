@@ -6,7 +6,7 @@ the video (and about 150 bytes a video for the array itself), whatever the numbe
 Legend: B videos, T snippets, C classes, K own classes of a video, N training videos.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,27 @@ def teach(
     device: torch.device,
 ) -> PseudoLabels:
     """Pseudo-labels (4) of all videos from scores by `rule` (see `frame_scores`)."""
-    scored = _own_scores(branch, features, ids, label_NC, rule, device)
+    return _labels(_own_scores(branch, features, ids, label_NC, rule, device), label_NC, settings)
+
+
+def teach_together(
+    cbp: StreamedBranch,
+    vlp: StreamedBranch,
+    features: FeatureSet,
+    ids: Sequence[str],
+    label_NC: np.ndarray,
+    settings: PseudoLabelSettings,
+    device: torch.device,
+) -> PseudoLabels:
+    """Pseudo-labels (4) from what both branches say: `P_cbp^(1 - w) * P_vlp^w`, w = `settings.together`."""
+    share = settings.together
+    pair = (_own_scores(branch, features, ids, label_NC, "probability", device) for branch in (cbp, vlp))
+    joint = (cbp_TK ** (1 - share) * vlp_TK**share for cbp_TK, vlp_TK in zip(*pair, strict=True))
+    return _labels(joint, label_NC, settings)
+
+
+def _labels(scored: Iterable[np.ndarray], label_NC: np.ndarray, settings: PseudoLabelSettings) -> PseudoLabels:
+    """Ternary labels of frame scores `[T, K]` of each video's own classes."""
     scale_C = torch.ones(label_NC.shape[1])
     if settings.adaptive:
         scored = list(scored)  # four bytes a snippet and own class

@@ -23,7 +23,8 @@ from wtal.training.processes import Processes, join_processes, leave_processes
 from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.semi import semi_supervision
 from wtal.training.statistics import measure, start_at_mean
-from wtal.training.trainer import Student, Trainer, make_student
+from wtal.training.student import Student, make_student
+from wtal.training.trainer import Trainer
 
 
 def train(config: RunSettings) -> tuple[RunFolder, list[str]]:

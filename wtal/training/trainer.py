@@ -9,7 +9,6 @@ Legend: B videos, T snippets, C classes.
 import copy
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from feature_extraction.errors import RunFailure, UserError, reason_of
 from feature_extraction.progress import progress
 from wtal.config.groups import LoopSettings
 from wtal.models.branch import BranchOutput
-from wtal.models.pooling.head import make_exponent_optimizer, parameter_groups
 from wtal.models.streams import StreamedBranch
 from wtal.training.collapse import collapse
 from wtal.training.data import Batch, TrainingVideos
@@ -29,73 +27,11 @@ from wtal.training.distillation import drop_contradictions, keep_background, tau
 from wtal.training.folder import RunFolder, load_checkpoint, save_checkpoint
 from wtal.training.map_supervision import MapSupervision
 from wtal.training.processes import Processes, SlicedPass, sliced_pass
-from wtal.training.pseudo_labels import PseudoLabels, teach
+from wtal.training.pseudo_labels import PseudoLabels, teach, teach_together
 from wtal.training.quality import PhaseQuality, Tracker, deviations
 from wtal.training.schedule import Phase, plan, steps_before
 from wtal.training.semi import SemiSupervision
-
-
-@dataclass(frozen=True)
-class Student:
-    """A branch with its optimisers and, where teachers are averaged, the moving average of its weights."""
-
-    branch: StreamedBranch
-    optimizers: list[torch.optim.Optimizer]
-    average: StreamedBranch | None
-
-    @property
-    def teacher(self) -> StreamedBranch:
-        """The network that teaches the other branch."""
-        return self.average or self.branch
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "branch": self.branch.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "average": None if self.average is None else self.average.state_dict(),
-        }
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.branch.load_state_dict(state["branch"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-
-    def follow(self, decay: float) -> None:
-        """Move the average to the branch: `average <- decay * average + (1 - decay) * branch`."""
-        with torch.no_grad():
-            pairs = zip(self.average.state_dict().values(), self.branch.state_dict().values(), strict=True)
-            for mean, value in pairs:
-                if mean.is_floating_point():
-                    mean.lerp_(value, 1 - decay)
-                else:
-                    mean.copy_(value)
-
-
-ALGORITHMS: dict[str, type[torch.optim.Optimizer]] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
-
-
-def make_student(
-    branch: StreamedBranch, lr: float, weight_decay: float, averaged: bool, algorithm: str = "adamw"
-) -> Student:
-    """A branch with Adam on its trainable weights, the exponents' own optimiser where it has some, and with `averaged`
-    a moving average."""
-    ordinary, _ = parameter_groups(branch)
-    # fused: weights and moments are read and written once a step
-    optimizers = [ALGORITHMS[algorithm](ordinary, lr=lr, weight_decay=weight_decay, fused=True)]
-    if exponents := make_exponent_optimizer(branch):
-        optimizers.append(exponents)
-    average = copy.deepcopy(branch).requires_grad_(False) if averaged else None
-    return Student(branch, optimizers, average)
-
-
-def average_decay(decay: float, steps: int) -> float:
-    """Decay of the moving average at the step after `steps` own steps of the branch: `min(decay, (1 + n) / (10 + n))`.
-
-    A fixed decay would keep the untrained weights for longer than a short phase lasts: 0.99^40 = 0.67 of them.
-    """
-    return min(decay, (1 + steps) / (10 + steps))
+from wtal.training.student import Student, average_decay
 
 
 class Trainer:
@@ -293,6 +229,8 @@ class Trainer:
         taught = {"cbp": "F" in before, "vlp": "B" in before}
         name = "cbp" if phase.kind == "B" else "vlp"
         teacher = self.students[name].teacher
+        if self.config.pseudo_labels.together and taught["cbp"]:
+            return self._together({name: teacher, phase.trains: self._at_start(phase)})
         if name == "vlp" and not taught["vlp"]:
             # only_f: frozen CLIP itself is the teacher
             teacher = self.raw_vlp
@@ -346,6 +284,11 @@ class Trainer:
         videos, settings = self.videos, self.config.pseudo_labels
         rule = settings.rule_of(name, taught)
         return teach(teacher, videos.features, videos.ids, videos.label_NC, settings, rule, self.device)
+
+    def _together(self, branches: dict[str, StreamedBranch]) -> PseudoLabels:
+        videos, settings = self.videos, self.config.pseudo_labels
+        pair = branches["cbp"], branches["vlp"]
+        return teach_together(*pair, videos.features, videos.ids, videos.label_NC, settings, self.device)
 
     def _label_record(self, phase: Phase, pseudo: PseudoLabels) -> dict[str, Any]:
         mean = pseudo.coverage()

@@ -26,7 +26,8 @@ from wtal.training.quality import PhaseQuality, Tracker
 from wtal.training.run import training_videos
 from wtal.training.schedule import Phase, plan
 from wtal.training.statistics import measure, start_at_mean
-from wtal.training.trainer import Trainer, make_student
+from wtal.training.student import make_student
+from wtal.training.trainer import Trainer
 
 CLASSES = tuple(f"class {i:02d}" for i in range(20))
 BRANCHES = tuple(name for name in CBP_BRANCHES if name != "spatial")

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from wtal.config.models import CBPSettings
 from wtal.models.branch import Branch, BranchOutput, Inputs, squash
+from wtal.models.cbp.refinement import Refinement
 from wtal.models.layers import BatchDropout, MaskedConv1d, Packing, TransformerBlock, convolve
 from wtal.models.losses import bag_cross_entropy, bag_instance_loss, binary_bag_loss
 from wtal.models.pooling.head import Pooled, PoolingHead, make_pooling
+
+BAG = "bag_BTC"
+"""Key of the frame logits that the bag is pooled from, where others are refined."""
 
 
 class PooledCBP(Branch):
@@ -37,6 +41,9 @@ class PooledCBP(Branch):
         self.feature_dim = self.backbone.feature_dim
         self.pooling = make_pooling(settings.pooling, num_classes, self.feature_dim)
         self.classifier = nn.Linear(self.feature_dim, num_classes)
+        self.refinement = (
+            Refinement(self.feature_dim, num_classes, settings.refinement) if settings.refinement else None
+        )
         # noisy-or needs to know how many frames there are
         nn.init.constant_(self.classifier.bias, self.pooling.frame_bias(inputs.typical_length))
 
@@ -46,20 +53,28 @@ class PooledCBP(Branch):
         if self.pooling.name == "attentional":
             # this head makes frame evidence of its own, which replaces the classifier's
             logit_BTC = self.pooling(None, mask_BT, hidden_BTW).frame_logit_BTC
-        return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTW)
+        extra = {}
+        if self.refinement is not None:
+            extra = {BAG: logit_BTC}
+            logit_BTC = logit_BTC + self.refinement(hidden_BTW, logit_BTC, mask_BT)
+        return BranchOutput(logit_BTC, *squash(logit_BTC, self.settings.activation), hidden_BTW, extra=extra)
 
     def own_loss(
         self, output: BranchOutput, label_BC: Tensor, mask_BT: Tensor, progress: float
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The bag loss that fits the head's space, plus the head's regulariser."""
-        pooled = self.pooling(output.logit_BTC, mask_BT, output.feature_BTD)
+        pooled = self._pooled(output, mask_BT)
         return own_loss_of(self.pooling, pooled, label_BC, mask_BT, self.settings.instance_weight)
 
     def video_probability(self, output: BranchOutput, mask_BT: Tensor) -> Tensor:
-        pooled = self.pooling(output.logit_BTC, mask_BT, output.feature_BTD)
+        pooled = self._pooled(output, mask_BT)
         if self.pooling.space == "logit":
             return pooled.logit_BC.softmax(-1)
         return pooled.log_p_BC.exp()
+
+    def _pooled(self, output: BranchOutput, mask_BT: Tensor) -> Pooled:
+        """The bag's score, of frame scores before they are refined."""
+        return self.pooling(output.extra.get(BAG, output.logit_BTC), mask_BT, output.feature_BTD)
 
     def after_step(self, progress: float) -> None:
         """Keep learnt exponents inside their bounds and move scheduled ones."""
