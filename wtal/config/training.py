@@ -7,6 +7,8 @@ from typing import Literal
 from feature_extraction.errors import UserError
 from wtal.config.strict import at_least
 
+Cut = Literal["minmax", "probability", "otsu"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelSettings:
@@ -16,19 +18,22 @@ class PseudoLabelSettings:
     """Above it a frame is foreground."""
     low: float = 0.1
     """Below it a frame is background."""
-    first: Literal["minmax", "probability"] = "minmax"
+    first: Cut = "minmax"
     """Scores behind the very first labels of each branch, before it has been taught: per video and class min-max
-    of the logits (a warm-up by softmax over classes leaves a sigmoid without calibration), or P itself."""
-    later: Literal["probability", "minmax"] = "probability"
+    of the logits (a warm-up by softmax over classes leaves a sigmoid without calibration), or P itself. `otsu`: logits
+    again, but cut where they part best in two groups in each video and class (Otsu, 1979), in place of `high` and
+    `low`: how far a warm-up's scores reach up depends on the data."""
+    later: Cut = "probability"
     """Scores behind the CBP branch's later labels, and the VLP's where `later_vlp` does not say."""
-    later_vlp: Literal["", "probability", "minmax"] = ""
+    later_vlp: Literal["", "probability", "minmax", "otsu"] = ""
     """Scores behind the VLP's later labels. A VLP that may move little (one temporal layer over frozen features) never
     becomes as sure of frames as a CBP branch does: its probabilities leave most of the foreground out."""
-    agreement: Literal["none", "drop", "background"] = "none"
+    agreement: Literal["none", "drop", "background", "own"] = "none"
     """What the branch that learns, as it begins the phase, may say against its teacher's labels. `drop`: a label that
     it contradicts with the same certainty becomes uncertain. `background`: both branches learn the same labels, the
     VLP's with background wherever the CBP branch is sure of it, now or after its warm-up: background from one,
-    foreground from the other."""
+    foreground from the other. `own`: the CBP branch learns its own labels and the VLP has no say, which is no
+    collaboration but what one has to be compared with."""
     together: float = 0.0
     """w, 0 to below 1: once an F phase has taught the CBP branch, both branches learn labels from
     `P_cbp^(1 - w) * P_vlp^w` in every later phase, whatever `first`, `later` and `agreement` say; 0: off."""

@@ -71,7 +71,10 @@ def teach(
     rule: str,
     device: torch.device,
 ) -> PseudoLabels:
-    """Pseudo-labels (4) of all videos from scores by `rule` (see `frame_scores`)."""
+    """Pseudo-labels (4) of all videos from scores by `rule` (see `frame_scores`), or cut by `otsu`."""
+    if rule == "otsu":
+        scored = _own_scores(branch, features, ids, label_NC, "minmax", device)
+        return PseudoLabels([(score_TK > otsu(score_TK)).astype(np.int8) for score_TK in scored], label_NC)
     return _labels(_own_scores(branch, features, ids, label_NC, rule, device), label_NC, settings)
 
 
@@ -119,6 +122,23 @@ def _own_scores(
     scored = score_videos(branch, features, ids, device)
     for (output, mask_BT), label_C in zip(scored, label_NC, strict=True):
         yield frame_scores(output, mask_BT, rule)[0].cpu().numpy()[:, np.flatnonzero(label_C)]
+
+
+def otsu(score_TK: np.ndarray) -> np.ndarray:
+    """Of each column the value `[K]` that parts it in two groups with the least spread within (Otsu, 1979): halfway
+    between two neighbours in order of size; the value itself of a column that has one alone."""
+    sorted_TK = np.sort(score_TK.astype(np.float64), axis=0)
+    below_T1 = np.arange(1, len(sorted_TK))[:, None]
+    above_T1 = len(sorted_TK) - below_T1
+    sum_TK = np.cumsum(sorted_TK, axis=0)
+    apart_TK = sum_TK[:-1] / below_T1 - (sum_TK[-1] - sum_TK[:-1]) / above_T1
+    if not len(apart_TK):
+        return sorted_TK[-1]
+    # equal neighbours cannot be parted
+    between_TK = np.where(sorted_TK[1:] > sorted_TK[:-1], below_T1 * above_T1 * apart_TK**2, 0)
+    best_1K = between_TK.argmax(axis=0)[None]
+    pair = (np.take_along_axis(sorted_TK, best_1K + step, axis=0)[0] for step in (0, 1))
+    return sum(pair) / 2
 
 
 def class_scale(own_TK: Sequence[np.ndarray], label_NC: np.ndarray) -> Tensor:

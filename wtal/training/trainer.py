@@ -235,7 +235,9 @@ class Trainer:
             # only_f: frozen CLIP itself is the teacher
             teacher = self.raw_vlp
         agreement = self.config.pseudo_labels.agreement
-        if agreement == "none":
+        if agreement == "own" and phase.kind == "F":
+            name, teacher = "cbp", self._at_start(phase)
+        if agreement in ("none", "own"):
             return self._teach(teacher, name, taught[name])
         labels = self._said(teacher, name, taught[name], phase.first)
         own = self._at_start(phase)

@@ -44,8 +44,8 @@ def test_variants_that_differ_in_row_or_inference_share_a_run(config_file, world
     base = load_config(config_file)
     # the alternation, and the warm-up that is as long as all of it
     assert len(jobs("table3", base, [0, 1], world)) == 4
-    # besides only_f and only_b, whatever the fusion
-    assert len(jobs("table4", base, [0], world)) == 4
+    # besides only_f and only_b, whatever the fusion, and the branch that teaches itself
+    assert len(jobs("table4", base, [0], world)) == 5
     long = variant_config(base, TABLES["table3"][1], 0, world).schedule
     assert (long.strategy, long.warmup_steps) == (
         "warmup_only",

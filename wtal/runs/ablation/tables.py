@@ -58,11 +58,16 @@ PRINTED: dict[str, tuple[str, ...]] = {
     "loss (6)": ("loss.kd_balance=plain",),
     "loss (7)": ("loss.fb_reduction=sum",),
     "bias and scale of (3)": ("vlp.bias=none", "vlp.learn_scale=false", "vlp.input_length=one"),
-    "backbone": ("cbp.name=transformer", "cbp.window=0", "vlp.window=0"),
-    "pseudo-labels (4)": ("pseudo_labels.first=probability", "pseudo_labels.high=0.3", "pseudo_labels.low=0.1"),
+    "backbone": ("cbp.name=transformer", "cbp.window=0", "cbp.refinement=0", "vlp.window=0"),
+    "pseudo-labels (4)": (
+        *("pseudo_labels.first=probability", "pseudo_labels.later=probability", "pseudo_labels.later_vlp="),
+        *("pseudo_labels.agreement=none", "pseudo_labels.together=0"),
+        *("pseudo_labels.high=0.3", "pseudo_labels.low=0.1"),
+    ),
     "inference": (
         *("inference.class_rule=absolute", "inference.class_threshold=0.85", "inference.class_rows=[]"),
-        *("inference.scaling=absolute", "inference.thresholds=[0.45]"),
+        *("inference.scaling=absolute", "inference.thresholds=[0.45]", "inference.score=max", "inference.gamma=0"),
+        "inference.untaught_cbp=own",
     ),
 }
 
@@ -128,6 +133,11 @@ TABLES: dict[str, list[Variant]] = {
         Variant("only B, VLP", ("schedule.strategy=only_b",), row="vlp"),
         # where the configuration lets the CBP branch keep its background, only F has that too, and here has not
         Variant("only F, frozen CLIP's labels alone", ("schedule.strategy=only_f", "pseudo_labels.agreement=none")),
+        # how much of it is the CBP branch's own second look
+        Variant(
+            "the CBP branch teaches itself, as many steps",
+            ("pseudo_labels.agreement=own", "pseudo_labels.together=0"),
+        ),
         Variant("alternating"),
     ],
     "table5": [
