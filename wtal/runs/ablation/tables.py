@@ -60,7 +60,7 @@ PRINTED: dict[str, tuple[str, ...]] = {
     "bias and scale of (3)": ("vlp.bias=none", "vlp.learn_scale=false", "vlp.input_length=one"),
     "backbone": ("cbp.name=transformer", "cbp.window=0", "cbp.refinement=0", "vlp.window=0"),
     "pseudo-labels (4)": (
-        *("pseudo_labels.first=probability", "pseudo_labels.later=probability", "pseudo_labels.later_vlp="),
+        *("pseudo_labels.first=probability", "pseudo_labels.later=probability", "pseudo_labels.later_vlp=''"),
         *("pseudo_labels.agreement=none", "pseudo_labels.together=0"),
         *("pseudo_labels.high=0.3", "pseudo_labels.low=0.1"),
     ),
