@@ -11,7 +11,7 @@ only, counted from its beginning; on a GPU batches span videos and have a fixed 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +50,18 @@ def extract(
     weights: Path | None = None,
     offline: bool = False,
     progress: bool = True,
+    only: Collection[str] | None = None,
 ) -> ExtractionSummary:
     """Extract every video of a folder (or of a list of files and folders) into the store `out`.
 
     Videos whose features are there are passed over, so that the same call after a kill goes on. A video that
     cannot be read is recorded in `failures.jsonl` and in the summary, and the others are done. `shard` (i, n)
-    takes the i-th of n parts. `resolve` turns `shipped:NAME` into a path. `weights` and `offline` are as for
-    `weights.locate`. Raises `UserError` for bad settings, weights or folders.
+    takes the i-th of n parts, `only` those of these ids. `resolve` turns `shipped:NAME` into a path. `weights` and
+    `offline` are as for `weights.locate`. Raises `UserError` for bad settings, weights or folders.
     """
     every = list_videos(videos)
-    files = [file for file in every if in_shard(file.id, shard)]
+    chosen = None if only is None else set(only)
+    files = [file for file in every if in_shard(file.id, shard) and (chosen is None or file.id in chosen)]
     device = pick_device(settings.device)
     towers = load_towers(settings, device, resolve, weights, offline)
     summary = Extractor(settings, towers, device).run(files, Path(out), progress)

@@ -36,7 +36,7 @@ class ExtractionSummary:
     seconds: float = 0.0
     """Wall-clock time."""
     elsewhere: int = 0
-    """Videos of the other shards."""
+    """Videos of the other shards, or not asked for."""
     renamed: dict[str, str] = field(default_factory=dict)
     """Id in the store -> the id that its video has now, after another file of its name came beside it."""
 

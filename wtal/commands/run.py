@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from feature_extraction.errors import PartialFailure
@@ -30,15 +30,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def run_all(config: Config, bundle: bool) -> int:
-    """Extract (where `data.videos` is set), train, predict, report; prints where results lie.
+    """Extract (where `data.videos` is set; the test videos beside training), train, predict, report; prints where
+    results lie.
 
     Raises `PartialFailure` at the end where videos could not be read: everything is done for the others.
     """
     # heavy imports only once the configuration has proved right
     from feature_extraction.files import read_json
-    from feature_extraction.pipeline.run import extract
-    from wtal.config.shipped import resolve
     from wtal.report.build import report_run
+    from wtal.runs.extraction import extracted
     from wtal.runs.measure import summary_table
     from wtal.runs.predict import predict_run
     from wtal.training.collapse import collapses
@@ -47,11 +47,15 @@ def run_all(config: Config, bundle: bool) -> int:
     failed: dict[str, str] = {}
     left_out: list[str] = []
     announce(config)
-    if config.data.videos:
-        with stage("extract"):
-            failed = extract(config.data.videos, config.data.features, config.extraction, resolve=resolve).failed
-    with stage("train"):
-        run, missing = train(config)
+    with ExitStack() as beside:
+        if config.data.videos:
+            with stage("extract"):
+                extract_the_rest = beside.enter_context(extracted(config))
+        with stage("train"):
+            run, missing = train(config)
+        if config.data.videos:
+            with stage("extract the rest"):
+                failed = extract_the_rest()
     with stage("predict"):
         try:
             predict_run(run, run.predictions, "ours", (), None)
