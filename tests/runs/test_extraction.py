@@ -42,6 +42,9 @@ def test_test_videos_come_beside_training_and_are_the_same(config, world, tmp_pa
     with extracted(config) as rest:
         assert videos - later <= stored(config).keys()
         assert rest() == {}
+    with extracted(config) as again:
+        # nothing lacks features any more: no other process, and all was looked at before training
+        assert again() == {}
     extract(world / "videos", tmp_path / "whole", config.extraction, resolve=resolve)
     whole = {path.stem: path.read_bytes() for path in (tmp_path / "whole").glob("clip-*/*.npy")}
     assert stored(config) == whole and whole.keys() == videos
@@ -55,6 +58,9 @@ def test_what_the_other_process_did_not_do_is_done_and_told(config, monkeypatch,
             started.append(words["args"][-1])
 
         def start(self):
+            pass
+
+        def terminate(self):
             pass
 
     class Spawn:

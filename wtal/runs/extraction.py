@@ -4,6 +4,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
 
 from feature_extraction.flow.compute import usable_cores
 from feature_extraction.networks.towers import pick_device
@@ -38,15 +39,11 @@ def extracted(config: Config) -> Iterator[Callable[[], dict[str, str]]]:
     returns the videos that could not be read, id to reason.
     """
     data, settings = config.data, config.extraction
-    every = [file.id for file in list_videos(data.videos)]
     apart = pick_device(settings.device).type == "cpu" and usable_cores() > 1
-    later = for_tests_alone(config) & set(every) if apart else set()
-    summary = extract(data.videos, data.features, settings, resolve=resolve, only=set(every) - later)
-    if all((folder / f"{video_id}.npy").is_file() for folder in summary.streams.values() for video_id in later):
-        # they are there, or there are none; whether they are those of today's files is quickly seen
-        failed = summary.failed
-        if later:
-            failed |= extract(data.videos, data.features, settings, resolve=resolve, only=later).failed
+    every = {file.id for file in list_videos(data.videos)}
+    later = _without_features(Path(data.features), for_tests_alone(config) & every) if apart else set()
+    failed = extract(data.videos, data.features, settings, resolve=resolve, only=every - later).failed
+    if not later:
         yield lambda: failed
         return
     words = data.videos, data.features, settings, later
@@ -54,9 +51,15 @@ def extracted(config: Config) -> Iterator[Callable[[], dict[str, str]]]:
     beside.start()
     try:
         yield lambda: extract(data.videos, data.features, settings, resolve=resolve).failed
-    except BaseException:
+    finally:
+        # done by now, or no longer wanted
         beside.terminate()
-        raise
+
+
+def _without_features(store: Path, video_ids: set[str]) -> set[str]:
+    """Those that no stream has. One that a stream has may lack another, or be of an earlier file: it is not put off."""
+    streams = [folder for folder in store.iterdir() if folder.is_dir()] if store.is_dir() else []
+    return {i for i in video_ids if not any((folder / f"{i}.npy").is_file() for folder in streams)}
 
 
 def _beside(videos: Sequence[str], out: str, settings: ExtractionSettings, only: set[str]) -> None:

@@ -106,7 +106,7 @@ FUSED = {"averaged": "average", "joined": "concatenation"}
 """Ways of feeding CLIP's features to a CBP branch, as a row says it: `cbp.early_fusion`."""
 # equation (7) trains features, not the classifier; by itself it needs the bag loss beside it, and labels from scores
 # without calibration are made of min-max scaled ones
-CONTRAST_ALONE = ("loss.kd=0", "loss.fb=1", "loss.cls=1", "pseudo_labels.later=minmax")
+CONTRAST_ALONE = ("loss.kd=0", "loss.fb=1", "loss.cls=1", "pseudo_labels.later=minmax", "pseudo_labels.together=0")
 
 # average, maximum and learnt pooling (Zhou et al., ICCVW 2017) by their other loss; its weight is not published
 ADAPTIVE = ("mean", "max", "generalized_mean")
