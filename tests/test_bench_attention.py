@@ -1,7 +1,6 @@
 """How the tool of docs/attentional_pooling.md counts what lies inside a box, and the boxes that it teaches."""
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -11,17 +10,12 @@ from wtal.config.sandbox import SandboxSettings
 from wtal.config.strict import plain
 from wtal.datasets.boxes import read_boxes
 
-from .places import ROOT
+from . import places
 
 
 @pytest.fixture(scope="module")
 def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import bench_attention
-    finally:
-        sys.path.pop(0)
-    return bench_attention
+    return places.tool("bench_attention")
 
 
 def test_share_is_a_mean_over_snippets_that_show_something(tool):

@@ -1,22 +1,16 @@
 """The inputs of the tool that measures cost against size: as long and as many as it says."""
 
 import json
-import sys
 
 import av
 import pytest
 
-from .places import ROOT
+from . import places
 
 
 @pytest.fixture(scope="module")
 def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import bench_curves
-    finally:
-        sys.path.pop(0)
-    return bench_curves
+    return places.tool("bench_curves")
 
 
 def test_a_video_repeated_is_as_long_as_asked_and_of_the_same_pictures(tool, tmp_path, write_video, gray_steps):
